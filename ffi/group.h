@@ -1,0 +1,22 @@
+// Groups occurrences of row ids by row, so that each row of a table has one owner.
+#ifndef FSPARSE_GROUP_H_
+#define FSPARSE_GROUP_H_
+
+#include <cstdint>
+#include <vector>
+
+namespace fsparse {
+
+// Row ids[g] is named by occurrences order[starts[g]], ..., order[starts[g + 1] - 1], in
+// rising order. Rows are in rising order too; ids outside [0, num_rows) are left out.
+struct RowGroups {
+  std::vector<int32_t> rows;    // [num_groups]
+  std::vector<int64_t> starts;  // [num_groups + 1]
+  std::vector<int32_t> order;   // [number of ids in range]
+};
+
+RowGroups GroupByRow(const int32_t* ids, int64_t count, int64_t num_rows);
+
+}  // namespace fsparse
+
+#endif  // FSPARSE_GROUP_H_

@@ -1,0 +1,31 @@
+// Compiled once for each instruction set, with FSPARSE_LEVEL naming it.
+#include "kernels.h"
+
+#include "gemm.h"
+#include "rows.h"
+#include "topk.h"
+
+#define FSPARSE_STRING_(x) #x
+#define FSPARSE_STRING(x) FSPARSE_STRING_(x)
+
+namespace fsparse::FSPARSE_LEVEL {
+
+extern const Kernels kKernels;
+const Kernels kKernels = {
+    /*name=*/FSPARSE_STRING(FSPARSE_LEVEL),
+    /*tile_m=*/kTileM,
+    /*tile_n=*/kTileN,
+    /*max_block_m=*/kBlockM,
+    /*max_block_n=*/kBlockN,
+    /*scratch_floats=*/kScratchFloats,
+    Gemm,
+    DotRows,
+    SumRows,
+    SumOuter,
+    SgdRow,
+    AdagradRow,
+    AdamRow,
+    MergeTopK,
+};
+
+}  // namespace fsparse::FSPARSE_LEVEL

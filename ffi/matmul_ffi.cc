@@ -1,0 +1,147 @@
+// Handlers of the matmul family. In each, g counts independent products: the batch when
+// active sets are per example (then b = 1), 1 when one set is shared by b examples.
+#include "blocks.h"
+#include "group.h"
+#include "handlers.h"
+#include "parallel_for.h"
+
+namespace fsparse {
+namespace {
+
+constexpr int64_t kIdsPerTask = 256;
+
+// y[g, i, j] = x[g, i] . w[ids[g, j]].
+ffi::Error SampledMatmul(ffi::ThreadPool pool, F32R3 x, F32R2 w, S32R2 ids,
+                         ffi::ResultBufferR3<ffi::F32> y) {
+  const int64_t groups = x.dimensions()[0], b = x.dimensions()[1];
+  const int64_t d = x.dimensions()[2], m = ids.dimensions()[1], n = w.dimensions()[0];
+  FSPARSE_RETURN_IF_ERROR(CheckSize("w.shape[1]", w.dimensions()[1], d));
+  FSPARSE_RETURN_IF_ERROR(CheckSize("ids.shape[0]", ids.dimensions()[0], groups));
+  const Kernels& kernels = *Dispatch();
+  const float* xp = x.typed_data();
+  const int32_t* id = ids.typed_data();
+  float* out = y->typed_data();
+  auto rows_of = [&](int64_t g, int64_t j) {
+    return Rows{w.typed_data(), d, id + g * m + j, n};
+  };
+  if (b == 1) {
+    const int64_t parts = (m + kIdsPerTask - 1) / kIdsPerTask;
+    ParallelFor(pool, groups * parts, GrainFor(2 * std::min(m, kIdsPerTask) * d),
+                [&](int64_t begin, int64_t end) {
+                  for (int64_t t = begin; t < end; ++t) {
+                    const int64_t g = t / parts, j = t % parts * kIdsPerTask;
+                    kernels.dot_rows(xp + g * d, rows_of(g, j),
+                                     std::min(kIdsPerTask, m - j), d, out + g * m + j);
+                  }
+                });
+    return ffi::Error::Success();
+  }
+  ParallelGemm(
+      pool, kernels, groups, b, m, d,
+      [&](int64_t g) { return Operand{{xp + g * b * d, d}, RowsAre::kOuter}; },
+      [&](int64_t g) { return Operand{rows_of(g, 0), RowsAre::kOuter}; }, out);
+  return ffi::Error::Success();
+}
+
+// z[g, i, :] = sum_j v[g, i, j] * w[ids[g, j]].
+ffi::Error GatherMatmul(ffi::ThreadPool pool, F32R3 v, F32R2 w, S32R2 ids,
+                        ffi::ResultBufferR3<ffi::F32> z) {
+  const int64_t groups = v.dimensions()[0], b = v.dimensions()[1];
+  const int64_t m = v.dimensions()[2], n = w.dimensions()[0], d = w.dimensions()[1];
+  FSPARSE_RETURN_IF_ERROR(CheckSize("ids.shape[0]", ids.dimensions()[0], groups));
+  FSPARSE_RETURN_IF_ERROR(CheckSize("ids.shape[1]", ids.dimensions()[1], m));
+  const Kernels& kernels = *Dispatch();
+  const float* vp = v.typed_data();
+  float* out = z->typed_data();
+  auto rows_of = [&](int64_t g) {
+    return Rows{w.typed_data(), d, ids.typed_data() + g * m, n};
+  };
+  if (b == 1) {
+    ParallelFor(pool, groups, GrainFor(2 * m * d), [&](int64_t begin, int64_t end) {
+      for (int64_t g = begin; g < end; ++g) {
+        kernels.sum_rows(vp + g * m, rows_of(g), m, d, out + g * d);
+      }
+    });
+    return ffi::Error::Success();
+  }
+  ParallelGemm(
+      pool, kernels, groups, b, d, m,
+      [&](int64_t g) { return Operand{{vp + g * b * m, m}, RowsAre::kOuter}; },
+      [&](int64_t g) { return Operand{rows_of(g), RowsAre::kDepth}; }, out);
+  return ffi::Error::Success();
+}
+
+// out[r, :] = sum over (g, j) with ids[g, j] == r of sum_i v[g, i, j] * x[g, i, :].
+//
+// With b > 1 the inner sums are formed first, as products of f32[g * m, d]; they are an
+// output so that XLA plans their memory. Each row of out then has one owner.
+ffi::Error ScatterOuter(ffi::ThreadPool pool, F32R3 v, F32R3 x, S32R2 ids,
+                        ffi::ResultBufferR2<ffi::F32> out,
+                        ffi::ResultBufferR2<ffi::F32> products) {
+  const int64_t groups = v.dimensions()[0], b = v.dimensions()[1];
+  const int64_t m = v.dimensions()[2], d = x.dimensions()[2];
+  const int64_t n = out->dimensions()[0];
+  FSPARSE_RETURN_IF_ERROR(CheckSize("x.shape[0]", x.dimensions()[0], groups));
+  FSPARSE_RETURN_IF_ERROR(CheckSize("x.shape[1]", x.dimensions()[1], b));
+  FSPARSE_RETURN_IF_ERROR(CheckSize("ids.shape[1]", ids.dimensions()[1], m));
+  FSPARSE_RETURN_IF_ERROR(CheckSize("out.shape[1]", out->dimensions()[1], d));
+  FSPARSE_RETURN_IF_ERROR(CheckSize("products.shape[0]", products->dimensions()[0],
+                                    b == 1 ? 0 : groups * m));
+  const Kernels& kernels = *Dispatch();
+  const float* vp = v.typed_data();
+  const float* xp = x.typed_data();
+  if (b != 1) {
+    ParallelGemm(
+        pool, kernels, groups, m, d, b,
+        [&](int64_t g) { return Operand{{vp + g * b * m, m}, RowsAre::kDepth}; },
+        [&](int64_t g) { return Operand{{xp + g * b * d, d}, RowsAre::kDepth}; },
+        products->typed_data());
+  }
+  float* table = out->typed_data();
+  ParallelFor(pool, n, GrainFor(d), [&](int64_t begin, int64_t end) {
+    std::fill(table + begin * d, table + end * d, 0.0f);
+  });
+  const RowGroups by_row = GroupByRow(ids.typed_data(), groups * m, n);
+  const float* scale = b == 1 ? vp : nullptr;
+  const float* rows = b == 1 ? xp : products->typed_data();
+  const int64_t k = b == 1 ? m : 1;
+  ParallelFor(pool, by_row.rows.size(), GrainFor(2 * d),
+              [&](int64_t begin, int64_t end) {
+                for (int64_t r = begin; r < end; ++r) {
+                  const int64_t first = by_row.starts[r];
+                  kernels.sum_outer(by_row.order.data() + first,
+                                    by_row.starts[r + 1] - first, scale, rows, k, d,
+                                    table + by_row.rows[r] * d);
+                }
+              });
+  return ffi::Error::Success();
+}
+
+}  // namespace
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(FsparseSampledMatmul, SampledMatmul,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<F32R3>(/*x: f32[g, b, d]*/)
+                                  .Arg<F32R2>(/*w: f32[n, d]*/)
+                                  .Arg<S32R2>(/*ids: i32[g, m]*/)
+                                  .Ret<F32R3>(/*y: f32[g, b, m]*/));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(FsparseGatherMatmul, GatherMatmul,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<F32R3>(/*v: f32[g, b, m]*/)
+                                  .Arg<F32R2>(/*w: f32[n, d]*/)
+                                  .Arg<S32R2>(/*ids: i32[g, m]*/)
+                                  .Ret<F32R3>(/*z: f32[g, b, d]*/));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(FsparseScatterOuter, ScatterOuter,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<F32R3>(/*v: f32[g, b, m]*/)
+                                  .Arg<F32R3>(/*x: f32[g, b, d]*/)
+                                  .Arg<S32R2>(/*ids: i32[g, m]*/)
+                                  .Ret<F32R2>(/*out: f32[n, d]*/)
+                                  .Ret<F32R2>(/*products: f32[g * m or 0, d]*/));
+
+}  // namespace fsparse

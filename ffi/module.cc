@@ -1,0 +1,41 @@
+// The compiled module: a table of handlers, the level they run at, host functions.
+#include <nanobind/nanobind.h>
+
+#include "handlers.h"
+#include "kernels.h"
+
+namespace nb = nanobind;
+
+namespace fsparse {
+
+void DefineText(nb::module_& m);  // text_module.cc
+
+namespace {
+
+nb::capsule Capsule(XLA_FFI_Handler* handler) {
+  return nb::capsule(reinterpret_cast<void*>(handler));
+}
+
+nb::dict Registrations() {
+  nb::dict table;
+  table["fsparse_sampled_matmul"] = Capsule(FsparseSampledMatmul);
+  table["fsparse_gather_matmul"] = Capsule(FsparseGatherMatmul);
+  table["fsparse_scatter_outer"] = Capsule(FsparseScatterOuter);
+  table["fsparse_sgd_rows"] = Capsule(FsparseSgdRows);
+  table["fsparse_adagrad_rows"] = Capsule(FsparseAdagradRows);
+  table["fsparse_adam_rows"] = Capsule(FsparseAdamRows);
+  table["fsparse_dense_top_k"] = Capsule(FsparseDenseTopK);
+  return table;
+}
+
+}  // namespace
+
+NB_MODULE(_ffi, m) {
+  const Kernels* kernels = Dispatch();
+  m.def("registrations", &Registrations);
+  m.attr("cpu_level") = kernels ? kernels->name : "unsupported";
+  m.attr("api_version") = nb::make_tuple(XLA_FFI_API_MAJOR, XLA_FFI_API_MINOR);
+  DefineText(m);
+}
+
+}  // namespace fsparse

@@ -1,0 +1,2 @@
+#include <nanobind/nanobind.h>
+namespace fsparse { void DefineText(nanobind::module_&) {} }

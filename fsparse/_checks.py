@@ -1,0 +1,83 @@
+"""Checks at the public edge, at trace time, in the notation of JAX's own types.
+
+Every message has the form ``function: requirement; got values. remedy``.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_SHORT = {"float": "f", "int": "i", "uint": "u", "bfloat": "bf", "complex": "c"}
+
+
+def aval(x: Any) -> str:
+    """``f32[2,3]`` for an array of that dtype and shape."""
+    name = np.dtype(x.dtype).name
+    kind = name.rstrip("0123456789")
+    short = _SHORT.get(kind, kind) + name[len(kind) :]
+    return f"{short}[{','.join(map(str, x.shape))}]"
+
+
+def _got(**arrays: Any) -> str:
+    return ", ".join(f"{name}: {aval(x)}" for name, x in arrays.items())
+
+
+def as_arrays(fn: str, **arrays: Any) -> tuple[jax.Array, ...]:
+    """Converts the arguments, or says which one is no array."""
+    out = []
+    for name, x in arrays.items():
+        try:
+            out.append(jnp.asarray(x))
+        except TypeError as e:
+            raise TypeError(
+                f"{fn}: {name} must be an array; got {type(x).__name__}."
+            ) from e
+    return tuple(out)
+
+
+def require_f32(fn: str, **arrays: Any) -> None:
+    """Floating operands are float32: nothing is cast behind the user's back."""
+    for name, x in arrays.items():
+        if x.dtype != jnp.float32:
+            raise TypeError(
+                f"{fn}: {name} must be float32; got {_got(**{name: x})}. "
+                f"Cast it with {name}.astype(jnp.float32)."
+            )
+
+
+def require_ids(fn: str, **arrays: Any) -> None:
+    """Ids are int32."""
+    for name, x in arrays.items():
+        if x.dtype != jnp.int32:
+            raise TypeError(
+                f"{fn}: {name} must be int32; got {_got(**{name: x})}. "
+                f"Cast it with {name}.astype(jnp.int32)."
+            )
+
+
+def require_rank(fn: str, ranks: int | tuple[int, ...], **arrays: Any) -> None:
+    """The number of axes."""
+    allowed = (ranks,) if isinstance(ranks, int) else ranks
+    for name, x in arrays.items():
+        if x.ndim not in allowed:
+            wanted = " or ".join(map(str, allowed))
+            raise ValueError(
+                f"{fn}: {name} must have {wanted} axes; got {_got(**{name: x})}."
+            )
+
+
+def require(fn: str, condition: bool, requirement: str, **arrays: Any) -> None:
+    """Any other requirement, stated in words, with the arrays it concerns."""
+    if not condition:
+        raise ValueError(f"{fn}: {requirement}; got {_got(**arrays)}.")
+
+
+def require_rows_fit(fn: str, num_rows: int) -> None:
+    """Row ids are int32 and one more id is needed for padding."""
+    if num_rows >= 2**31 - 1:
+        raise ValueError(
+            f"{fn}: a table must have fewer than 2**31 - 1 rows, after folding mapped "
+            f"axes into it; got {num_rows}. Split the table, or vmap over fewer tables."
+        )

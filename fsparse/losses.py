@@ -1,0 +1,63 @@
+"""Losses over an active set of neurons."""
+
+import jax
+import jax.numpy as jnp
+
+from fsparse import _checks
+
+Array = jax.Array
+
+
+def sampled_softmax_loss(logits: Array, targets: Array, is_active: Array) -> Array:
+    """Cross-entropy of each example, with the softmax over the active set only.
+
+    ``loss[i] = -mean_l log softmax(logits[i])[targets[i, l]]``: the labels of an
+    example share its probability mass evenly (BOLT's rule for several labels).
+
+    Args:
+      logits: ``f32[b, m]`` of the active set.
+      targets: ``i32[b, l]`` columns of the labels; anything outside ``[0, m)`` is
+        padding.
+      is_active: ``bool[m]``, false for padding of the active set.
+
+    Returns:
+      ``f32[b]`` in nats; 0 for an example without labels.
+
+    Raises:
+      TypeError: if a dtype differs from the above.
+      ValueError: if the shapes disagree.
+
+    Gradients allocate ``f32[b, m]``.
+
+    Example:
+      >>> logits, targets = jnp.zeros((1, 4)), jnp.array([[2]])
+      >>> sampled_softmax_loss(logits, targets, jnp.array([True] * 2 + [True, False]))
+      Array([1.0986123], dtype=float32)
+    """
+    fn = "sampled_softmax_loss"
+    logits, targets, is_active = _checks.as_arrays(
+        fn, logits=logits, targets=targets, is_active=is_active
+    )
+    _checks.require_f32(fn, logits=logits)
+    _checks.require_ids(fn, targets=targets)
+    _checks.require_rank(fn, 2, logits=logits, targets=targets)
+    _checks.require(
+        fn,
+        targets.shape[0] == logits.shape[0],
+        "targets and logits must have a row for each example",
+        targets=targets,
+        logits=logits,
+    )
+    _checks.require(
+        fn,
+        is_active.shape == logits.shape[1:],
+        "is_active must have one entry for each column of logits",
+        is_active=is_active,
+        logits=logits,
+    )
+    m = logits.shape[1]
+    is_target = (targets >= 0) & (targets < m)
+    log_z = jax.nn.logsumexp(jnp.where(is_active, logits, -jnp.inf), axis=1)
+    chosen = jnp.take_along_axis(logits, jnp.where(is_target, targets, 0), axis=1)
+    total = jnp.sum(jnp.where(is_target, log_z[:, None] - chosen, 0.0), axis=1)
+    return total / jnp.maximum(jnp.sum(is_target, axis=1), 1)

@@ -1,0 +1,373 @@
+"""Products with a few rows of a wide table.
+
+Three ops, each the transpose of the others in one of its operands::
+
+    sampled_matmul   y[i, j] = x[i] . w[ids[i, j]]             logits of active neurons
+    gather_matmul    z[i]    = sum_j v[i, j] w[ids[i, j]]      embedding bag
+    scatter_outer    g[ids[i, j]] += v[i, j] x[i]              gradient of the table
+
+``ids`` are ``i32[b, k]``, a set for each example, or ``i32[m]``, one set shared by the
+batch. An id outside ``[0, n)`` is padding (write ``n``): it yields 0, receives nothing,
+and hides whatever stands beside it, NaN included.
+
+Inside, both kinds of ids are one: ``g`` independent products of ``b`` examples and
+``m`` ids each, with ``b == 1`` for per-example and ``g == 1`` for shared sets. The six
+lines of VJP rules below call the ops themselves, so reverse mode works to any order.
+"""
+
+from collections.abc import Callable
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
+
+from fsparse import _batching, _checks, reference
+from fsparse._call import custom_call
+
+Array = jax.Array
+
+
+def _f32(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+# ---- custom calls and their vmap rules ----------------------------------------------
+
+
+def _with_row_products(
+    name: str, twin: Callable[..., tuple[Array]], columns: Callable[..., int]
+) -> Callable[[Array, Array, Array], Array]:
+    """A call ``f32[g, b, c], w: f32[n, d], i32[g, m] -> f32[g, b, columns(w, ids)]``."""
+
+    @custom_vmap
+    def call(a: Array, w: Array, ids: Array) -> Array:
+        out = _f32(*a.shape[:2], columns(w, ids))
+        return custom_call(name, [out], twin, a, w, ids)[0]
+
+    @call.def_vmap
+    def _(
+        size: int, batched: list[bool], a: Array, w: Array, ids: Array
+    ) -> tuple[Array, bool]:
+        a_batched, w_batched, ids_batched = batched
+        if not w_batched and not ids_batched:
+            y = call(_batching.fold_into_examples(a), w, ids)
+            return _batching.unfold_from_examples(y, size), True
+        a = _batching.spread(size, a_batched, a)
+        ids = _batching.spread(size, ids_batched, ids)
+        if w_batched:
+            ids, w = _batching.shift_ids(ids, w.shape[1]), _batching.fold(w)
+        y = call(_batching.fold(a), w, _batching.fold(ids))
+        return _batching.unfold(y, size), True
+
+    return call
+
+
+_sampled_call = _with_row_products(
+    "fsparse_sampled_matmul", reference.sampled_matmul, lambda w, ids: ids.shape[1]
+)
+_gather_call = _with_row_products(
+    "fsparse_gather_matmul", reference.gather_matmul, lambda w, ids: w.shape[1]
+)
+
+
+@cache
+def _scatter_call(num_rows: int) -> Callable[[Array, Array, Array], Array]:
+    """``f32[g, b, m], f32[g, b, d], i32[g, m] -> f32[num_rows, d]``."""
+
+    def twin(v: Array, x: Array, ids: Array) -> tuple[Array, Array]:
+        (out,) = reference.scatter_outer(v, x, ids, num_rows)
+        return out, jnp.zeros((_num_products(v), x.shape[-1]), jnp.float32)
+
+    @custom_vmap
+    def call(v: Array, x: Array, ids: Array) -> Array:
+        d = x.shape[-1]
+        out = [_f32(num_rows, d), _f32(_num_products(v), d)]
+        return custom_call("fsparse_scatter_outer", out, twin, v, x, ids)[0]
+
+    @call.def_vmap
+    def _(
+        size: int, batched: list[bool], v: Array, x: Array, ids: Array
+    ) -> tuple[Array, bool]:
+        v, x, ids = map(_batching.spread, [size] * 3, batched, (v, x, ids))
+        ids = _batching.fold(_batching.shift_ids(ids, num_rows))
+        out = _scatter_call(size * num_rows)(_batching.fold(v), _batching.fold(x), ids)
+        return _batching.unfold(out, size), True
+
+    return call
+
+
+def _num_products(v: Array) -> int:
+    """Rows of scratch that the handler wants: see ``ScatterOuter`` in matmul_ffi.cc."""
+    g, b, m = v.shape
+    return 0 if b == 1 else g * m
+
+
+# ---- the family, closed under transposition -----------------------------------------
+
+
+@jax.custom_vjp
+def _sampled(x: Array, w: Array, ids: Array) -> Array:
+    return _sampled_call(x, w, ids)
+
+
+@jax.custom_vjp
+def _gather(v: Array, w: Array, ids: Array) -> Array:
+    return _gather_call(v, w, ids)
+
+
+def _scatter(v: Array, x: Array, ids: Array, num_rows: int) -> Array:
+    return _scatter_vjp(num_rows)(v, x, ids)
+
+
+@cache
+def _scatter_vjp(num_rows: int) -> Callable[[Array, Array, Array], Array]:
+    @jax.custom_vjp
+    def scatter(v: Array, x: Array, ids: Array) -> Array:
+        return _scatter_call(num_rows)(v, x, ids)
+
+    scatter.defvjp(
+        lambda v, x, ids: (scatter(v, x, ids), (v, x, ids)),
+        lambda res, ct: (
+            _sampled(res[1], ct, res[2]),
+            _gather(res[0], ct, res[2]),
+            None,
+        ),
+    )
+    return scatter
+
+
+_sampled.defvjp(
+    lambda x, w, ids: (_sampled(x, w, ids), (x, w, ids)),
+    lambda res, ct: (
+        _gather(ct, res[1], res[2]),
+        _scatter(ct, res[0], res[2], res[1].shape[0]),
+        None,
+    ),
+)
+_gather.defvjp(
+    lambda v, w, ids: (_gather(v, w, ids), (v, w, ids)),
+    lambda res, ct: (
+        _sampled(ct, res[1], res[2]),
+        _scatter(res[0], ct, res[2], res[1].shape[0]),
+        None,
+    ),
+)
+
+
+# ---- public functions ---------------------------------------------------------------
+
+
+def sampled_matmul(x: Array, w: Array, ids: Array) -> Array:
+    """Dot products of examples with selected rows of a table.
+
+    Computes ``y[i, j] = x[i] . w[ids[i, j]]``, or with shared ids
+    ``y[i, j] = x[i] . w[ids[j]]``: what ``x @ w.T`` holds at ``ids``, without forming
+    it. Padding gives 0.
+
+    Args:
+      x: ``f32[b, d]`` inputs.
+      w: ``f32[n, d]`` weights, a row for each neuron.
+      ids: ``i32[b, k]`` active rows of each example, or ``i32[m]`` shared by all.
+
+    Returns:
+      ``f32[b, k]`` or ``f32[b, m]``.
+
+    Raises:
+      TypeError: if a dtype differs from the above.
+      ValueError: if the shapes disagree.
+
+    Nothing aliases. Reverse-mode differentiable to any order in ``x`` and ``w``; the
+    gradient in ``w`` is dense, ``f32[n, d]``, so training loops differentiate with
+    respect to ``take_rows(w, ids)`` instead, and update rows (:mod:`fsparse.rows`).
+
+    The selection is SLIDE's and BOLT's (arXiv 2303.17727, section 3).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> sampled_matmul(jnp.ones((1, 2)), jnp.eye(3, 2), jnp.array([[0, 3]]))
+      Array([[1., 0.]], dtype=float32)
+    """
+    fn = "sampled_matmul"
+    x, w, ids = _checks.as_arrays(fn, x=x, w=w, ids=ids)
+    _check_table(fn, w, ids)
+    _checks.require_f32(fn, x=x)
+    _checks.require_rank(fn, 2, x=x)
+    _checks.require(
+        fn, w.shape[1] == x.shape[1], "w.shape[1] must equal x.shape[1]", w=w, x=x
+    )
+    _check_one_set_each(fn, ids, x=x)
+    if ids.ndim == 1:
+        return _sampled(x[None], w, ids[None])[0]
+    return _sampled(x[:, None], w, ids)[:, 0]
+
+
+def gather_matmul(v: Array, w: Array, ids: Array) -> Array:
+    """Weighted sums of selected rows of a table.
+
+    Computes ``z[i] = sum_j v[i, j] * w[ids[i, j]]``, or with shared ids
+    ``z = v @ w[ids]``. Padding adds nothing, whatever ``v`` holds there.
+
+    Args:
+      v: ``f32[b, k]`` weights of the rows, ``f32[b, m]`` with shared ids.
+      w: ``f32[n, d]`` table.
+      ids: ``i32[b, k]`` rows of each example, or ``i32[m]`` shared by all.
+
+    Returns:
+      ``f32[b, d]``.
+
+    Raises:
+      TypeError: if a dtype differs from the above.
+      ValueError: if the shapes disagree.
+
+    Nothing aliases. Reverse-mode differentiable to any order in ``v`` and ``w``; the
+    gradient in ``w`` is dense, ``f32[n, d]``.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> gather_matmul(jnp.array([[2., 5.]]), jnp.eye(3), jnp.array([[1, 3]]))
+      Array([[0., 2., 0.]], dtype=float32)
+    """
+    fn = "gather_matmul"
+    v, w, ids = _checks.as_arrays(fn, v=v, w=w, ids=ids)
+    _check_table(fn, w, ids)
+    _checks.require_f32(fn, v=v)
+    _check_coefficients(fn, v, ids)
+    if ids.ndim == 1:
+        return _gather(v[None], w, ids[None])[0]
+    return _gather(v[:, None], w, ids)[:, 0]
+
+
+def scatter_outer(v: Array, x: Array, ids: Array, *, num_rows: int) -> Array:
+    """Sums of outer products, added into the rows of a new table.
+
+    Computes ``g[ids[i, j]] += v[i, j] * x[i]`` from zeros, or with shared ids
+    ``g[ids[j]] += sum_i v[i, j] * x[i]``. Padding is left out. Occurrences of a row are
+    added in the order of ``ids``, by one thread: the bits do not depend on threads.
+
+    Args:
+      v: ``f32[b, k]``, or ``f32[b, m]`` with shared ids.
+      x: ``f32[b, d]``.
+      ids: ``i32[b, k]`` rows of each example, or ``i32[m]`` shared by all.
+      num_rows: ``n``, rows of the result.
+
+    Returns:
+      ``f32[n, d]``, newly allocated; with shared ids also ``f32[m, d]`` of scratch.
+
+    Raises:
+      TypeError: if a dtype differs from the above.
+      ValueError: if the shapes disagree.
+
+    Reverse-mode differentiable to any order in ``v`` and ``x``.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> v, x = jnp.array([[1., 2.]]), jnp.array([[3.]])
+      >>> scatter_outer(v, x, jnp.array([[1, 1]]), num_rows=2)
+      Array([[0.],
+             [9.]], dtype=float32)
+    """
+    fn = "scatter_outer"
+    v, x, ids = _checks.as_arrays(fn, v=v, x=x, ids=ids)
+    _checks.require_f32(fn, v=v, x=x)
+    _checks.require_ids(fn, ids=ids)
+    _checks.require_rank(fn, 2, x=x)
+    _checks.require_rank(fn, (1, 2), ids=ids)
+    _checks.require_rows_fit(fn, num_rows)
+    _check_coefficients(fn, v, ids)
+    _checks.require(
+        fn, v.shape[0] == x.shape[0], "v.shape[0] must equal x.shape[0]", v=v, x=x
+    )
+    if ids.ndim == 1:
+        return _scatter(v[None], x[None], ids[None], num_rows)
+    return _scatter(v[:, None], x[:, None], ids, num_rows)
+
+
+def take_rows(w: Array, ids: Array) -> Array:
+    """Selected rows of a table, zeros for padding.
+
+    Args:
+      w: ``f32[n, d]`` table.
+      ids: ``i32[m]`` rows.
+
+    Returns:
+      ``f32[m, d]``, a copy. Its gradient is what the row optimizers take.
+
+    Raises:
+      TypeError: if a dtype differs from the above.
+      ValueError: if the shapes disagree.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> take_rows(jnp.eye(2), jnp.array([1, 2]))
+      Array([[0., 1.],
+             [0., 0.]], dtype=float32)
+    """
+    fn = "take_rows"
+    w, ids = _checks.as_arrays(fn, w=w, ids=ids)
+    _check_table(fn, w, ids)
+    _checks.require_rank(fn, 1, ids=ids)
+    ones = jnp.ones((ids.shape[0], 1), jnp.float32)
+    return gather_matmul(ones, w, ids[:, None])
+
+
+def embedding_bag(table: Array, ids: Array, weights: Array | None = None) -> Array:
+    """Sums of embeddings of the features present in each example.
+
+    ``h[i] = sum_j weights[i, j] * table[ids[i, j]]``: :func:`gather_matmul` under the
+    name that models use, with weights of 1 by default.
+
+    Args:
+      table: ``f32[n, d]`` embeddings.
+      ids: ``i32[b, k]`` features; ``n`` marks padding.
+      weights: ``f32[b, k]`` values of the features.
+
+    Returns:
+      ``f32[b, d]``. Gradients: see :func:`gather_matmul`.
+
+    Raises:
+      TypeError: if a dtype differs from the above.
+      ValueError: if the shapes disagree.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> embedding_bag(jnp.eye(3), jnp.array([[0, 2]]))
+      Array([[1., 0., 1.]], dtype=float32)
+    """
+    fn = "embedding_bag"
+    (ids,) = _checks.as_arrays(fn, ids=ids)
+    _checks.require_rank(fn, 2, ids=ids)
+    if weights is None:
+        weights = jnp.ones(ids.shape, jnp.float32)
+    return gather_matmul(weights, table, ids)
+
+
+def _check_table(fn: str, w: Array, ids: Array) -> None:
+    _checks.require_f32(fn, w=w)
+    _checks.require_ids(fn, ids=ids)
+    _checks.require_rank(fn, 2, w=w)
+    _checks.require_rank(fn, (1, 2), ids=ids)
+    _checks.require_rows_fit(fn, w.shape[0])
+
+
+def _check_one_set_each(fn: str, ids: Array, **inputs: Array) -> None:
+    ((name, x),) = inputs.items()
+    _checks.require(
+        fn,
+        ids.ndim == 1 or ids.shape[0] == x.shape[0],
+        f"ids.shape[0] must equal {name}.shape[0]",
+        ids=ids,
+        **inputs,
+    )
+
+
+def _check_coefficients(fn: str, v: Array, ids: Array) -> None:
+    _checks.require_rank(fn, 2, v=v)
+    _check_one_set_each(fn, ids, v=v)
+    _checks.require(
+        fn,
+        v.shape[1] == ids.shape[-1],
+        "v.shape[1] must equal ids.shape[-1]",
+        v=v,
+        ids=ids,
+    )

@@ -1,0 +1,281 @@
+"""Optimizers that update only the rows of a table that a batch touched.
+
+A row gradient is kept factored: row ``r`` of the dense gradient is
+
+    sum of scale[i, j] * x[i]  over the (i, j) with ids[i, j] == r.
+
+An embedding bag's gradient has this form with ``scale`` its weights and ``x`` the
+cotangent of its output; the gradient of ``take_rows(w, ids)`` has it with one id an
+example (:func:`row_grad`). Nothing of size ``n * d`` or ``b * k * d`` is formed: each
+row's gradient is summed in cache, applied at once, and forgotten.
+
+Every table and moment is overwritten in place when the caller's jitted step donates it.
+If it does not, XLA copies first and the old value stays valid.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
+
+from fsparse import _batching, _checks, reference
+from fsparse._call import custom_call
+from fsparse.matmul import scatter_outer
+
+Array = jax.Array
+Scalar = Array | float
+
+
+class RowGrad(NamedTuple):
+    """A factored gradient of a few rows of a table."""
+
+    ids: Array  # i32[b, k], padding outside [0, n)
+    scale: Array  # f32[b, k]
+    x: Array  # f32[b, d]
+
+    def to_dense(self, num_rows: int) -> Array:
+        """The same gradient as ``f32[num_rows, d]``, newly allocated."""
+        return scatter_outer(self.scale, self.x, self.ids, num_rows=num_rows)
+
+
+def row_grad(ids: Array, rows: Array) -> RowGrad:
+    """A row gradient from one gradient ``rows: f32[m, d]`` for each id ``i32[m]``.
+
+    Ids may repeat; their gradients are added.
+    """
+    _checks.require_rank("row_grad", 1, ids=ids)
+    _checks.require_rank("row_grad", 2, rows=rows)
+    return RowGrad(ids[:, None], jnp.ones((ids.shape[0], 1), jnp.float32), rows)
+
+
+class AdagradState(NamedTuple):
+    """Accumulated squares of :func:`adagrad_update`."""
+
+    acc: Array  # f32[n, d]
+
+
+class AdamState(NamedTuple):
+    """Moments of :func:`adam_update`: ``8 d`` bytes a row."""
+
+    mu: Array  # f32[n, d]
+    nu: Array  # f32[n, d]
+    count: Array  # i32[], updates so far
+
+
+def sgd_update(table: Array, grad: RowGrad, *, learning_rate: Scalar) -> Array:
+    """Gradient descent on the rows that ``grad`` names.
+
+    ``w[r] -= learning_rate * g[r]``.
+
+    Args:
+      table: ``f32[n, d]``; aliased with the result.
+      grad: the row gradient; ids outside ``[0, n)`` are padding.
+      learning_rate: a scalar, traced or not.
+
+    Returns:
+      ``f32[n, d]``.
+
+    Raises:
+      TypeError: if a dtype differs from the above.
+      ValueError: if the shapes disagree.
+
+    A NaN or infinite gradient makes its own row non-finite and no other.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> grad = row_grad(jnp.array([1, 1]), jnp.ones((2, 2)))
+      >>> sgd_update(jnp.zeros((3, 2)), grad, learning_rate=0.5)
+      Array([[ 0.,  0.],
+             [-1., -1.],
+             [ 0.,  0.]], dtype=float32)
+    """
+    _check("sgd_update", table, grad)
+    return _sgd_rows(*grad, _hyper(learning_rate), table)[0]
+
+
+def adagrad_init(table: Array, *, initial: float = 0.0) -> AdagradState:
+    """Accumulators of ``initial`` for every element of ``table``."""
+    return AdagradState(jnp.full_like(table, initial))
+
+
+def adagrad_update(
+    table: Array,
+    state: AdagradState,
+    grad: RowGrad,
+    *,
+    learning_rate: Scalar,
+    eps: float = 1e-8,
+) -> tuple[Array, AdagradState]:
+    """Adagrad on the rows that ``grad`` names; equal to dense Adagrad.
+
+    ``acc += g**2;  w -= learning_rate * g / (sqrt(acc) + eps)``.
+
+    Args:
+      table: ``f32[n, d]``; aliased with the result.
+      state: from :func:`adagrad_init`; aliased with the result.
+      grad: the row gradient; ids outside ``[0, n)`` are padding.
+      learning_rate: a scalar, traced or not.
+      eps: added to the denominator.
+
+    Returns:
+      The new table and state.
+
+    Raises:
+      TypeError: if a dtype differs from the above.
+      ValueError: if the shapes disagree.
+
+    A NaN or infinite gradient makes its own row non-finite and no other.
+    Duchi, Hazan and Singer, "Adaptive Subgradient Methods", 2011.
+    """
+    _check("adagrad_update", table, grad, acc=state.acc)
+    hyper = _hyper(learning_rate, eps)
+    table, acc = _adagrad_rows(*grad, hyper, table, state.acc)
+    return table, AdagradState(acc)
+
+
+def adam_init(table: Array) -> AdamState:
+    """Zero moments for every element of ``table``."""
+    mu, nu = jnp.zeros_like(table), jnp.zeros_like(table)
+    return AdamState(mu, nu, jnp.zeros((), jnp.int32))
+
+
+def adam_update(
+    table: Array,
+    state: AdamState,
+    grad: RowGrad,
+    *,
+    learning_rate: Scalar,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+) -> tuple[Array, AdamState]:
+    """Lazy Adam on the rows that ``grad`` names.
+
+    For each such row, with ``t`` the number of updates of the whole table::
+
+        mu = b1 mu + (1 - b1) g;   nu = b2 nu + (1 - b2) g**2
+        w -= learning_rate * (mu / (1 - b1**t)) / (sqrt(nu / (1 - b2**t)) + eps)
+
+    The other rows, their moments too, stay as they are: SLIDE's and BOLT's rule. Dense
+    Adam would go on moving them while their moments decay.
+
+    Args:
+      table: ``f32[n, d]``; aliased with the result.
+      state: from :func:`adam_init`; aliased with the result.
+      grad: the row gradient; ids outside ``[0, n)`` are padding.
+      learning_rate: a scalar, traced or not.
+      b1: decay of the first moment.
+      b2: decay of the second moment.
+      eps: added to the denominator.
+
+    Returns:
+      The new table and state.
+
+    Raises:
+      TypeError: if a dtype differs from the above.
+      ValueError: if the shapes disagree.
+
+    A NaN or infinite gradient makes its own row non-finite and no other.
+    Kingma and Ba, arXiv 1412.6980.
+    """
+    _check("adam_update", table, grad, mu=state.mu, nu=state.nu)
+    count = state.count + 1
+    t = count.astype(jnp.float32)
+    hyper = _hyper(learning_rate, b1, b2, eps, 1 - b1**t, 1 - b2**t)
+    table, mu, nu = _adam_rows(*grad, hyper, table, state.mu, state.nu)
+    return table, AdamState(mu, nu, count)
+
+
+# ---- custom calls -------------------------------------------------------------------
+
+
+def _row_optimizer(
+    name: str, twin: Callable[..., Any]
+) -> Callable[..., tuple[Array, ...]]:
+    """A call ``(ids, scale, x, hyper, *tables) -> tables``, each table aliased.
+
+    Under vmap the tables are stacked, or broadcast if they are not mapped, since each
+    of the mapped updates gives a table of its own.
+    """
+
+    @custom_vmap
+    def call(
+        ids: Array, scale: Array, x: Array, hyper: Array, *tables: Array
+    ) -> tuple[Array, ...]:
+        out = [jax.ShapeDtypeStruct(t.shape, t.dtype) for t in tables]
+        aliases = {4 + i: i for i in range(len(tables))}
+        operands = (ids, scale, x, hyper, *tables)
+        return custom_call(name, out, twin, *operands, aliases=aliases)
+
+    @call.def_vmap
+    def _(
+        size: int, batched: list[bool], *operands: Array
+    ) -> tuple[tuple[Array, ...], tuple[bool, ...]]:
+        if batched[3]:  # a learning rate for each: no single call has two
+            outs = jax.lax.map(
+                lambda xs: call(*xs),
+                tuple(map(_batching.spread, [size] * len(operands), batched, operands)),
+            )
+            return outs, (True,) * len(outs)
+        spread = map(_batching.spread, [size] * len(operands), batched, operands)
+        ids, scale, x, _, *tables = spread
+        ids = _batching.shift_ids(ids, tables[0].shape[1])
+        row_gradient = map(_batching.fold, (ids, scale, x))
+        outs = call(*row_gradient, operands[3], *map(_batching.fold, tables))
+        return tuple(_batching.unfold(o, size) for o in outs), (True,) * len(outs)
+
+    @jax.custom_vjp
+    def differentiable(*operands: Array) -> tuple[Array, ...]:
+        return call(*operands)
+
+    differentiable.defvjp(
+        lambda *operands: (call(*operands), operands),
+        lambda operands, ct: jax.vjp(twin, *operands)[1](ct),
+    )
+    return differentiable
+
+
+_sgd_rows = _row_optimizer("fsparse_sgd_rows", reference.sgd_rows)
+_adagrad_rows = _row_optimizer("fsparse_adagrad_rows", reference.adagrad_rows)
+_adam_rows = _row_optimizer("fsparse_adam_rows", reference.adam_rows)
+
+
+def _hyper(*values: Scalar) -> Array:
+    return jnp.stack([jnp.asarray(v, jnp.float32) for v in values])
+
+
+def _check(fn: str, table: Array, grad: RowGrad, **moments: Array) -> None:
+    if not isinstance(grad, RowGrad):
+        raise TypeError(
+            f"{fn}: grad must be a RowGrad; got {type(grad).__name__}. Make one with "
+            "fsparse.row_grad(ids, rows)."
+        )
+    ids, scale, x = grad
+    _checks.require_f32(fn, table=table, scale=scale, x=x, **moments)
+    _checks.require_ids(fn, ids=ids)
+    _checks.require_rank(fn, 2, table=table, ids=ids, scale=scale, x=x)
+    _checks.require_rows_fit(fn, table.shape[0])
+    _checks.require(
+        fn,
+        ids.shape == scale.shape and ids.shape[0] == x.shape[0],
+        "ids and scale must have one shape [b, k], and x b rows",
+        ids=ids,
+        scale=scale,
+        x=x,
+    )
+    _checks.require(
+        fn,
+        x.shape[1] == table.shape[1],
+        "x.shape[1] must equal table.shape[1]",
+        x=x,
+        table=table,
+    )
+    for name, moment in moments.items():
+        _checks.require(
+            fn,
+            moment.shape == table.shape,
+            f"{name} must have the shape of table; was it made for another table?",
+            **{name: moment, "table": table},
+        )
