@@ -1,0 +1,161 @@
+"""A pytree of arrays in one file, written so that the previous file survives.
+
+The file is numpy's ``.npz`` (a zip, whose CRCs are checked on reading) with one more
+member that names the format, the leaves and the caller's metadata. It is written beside
+its destination, flushed to the disk, then renamed over it: a full disk or a kill at any
+moment leaves the old checkpoint or the new one, never half of one.
+"""
+
+import json
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+
+_FORMAT = "fsparse-checkpoint"
+_VERSION = 1
+_MANIFEST = "manifest.json"
+
+Tree = TypeVar("Tree")
+
+
+class CheckpointError(ValueError):
+    """The file is no checkpoint, is damaged, or belongs to something else."""
+
+
+def save(path: str | os.PathLike[str], tree: Any, metadata: Mapping[str, Any]) -> None:
+    """Writes a pytree and metadata to ``path``, all or nothing.
+
+    Args:
+      path: destination file; an existing one is replaced only when all is written.
+      tree: a pytree of arrays. Each leaf is copied to the host and freed in turn.
+      metadata: anything that JSON can hold.
+
+    Raises:
+      OSError: if the disk is full or the folder cannot be written; ``path`` is then
+        what it was.
+      TypeError: if the metadata is not JSON.
+    """
+    path = Path(path)
+    leaves = _named_leaves(tree)
+    manifest = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "leaves": [name for name, _ in leaves],
+        "metadata": dict(metadata),
+    }
+    text = json.dumps(manifest, allow_nan=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            _write(file, text, leaves)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def load(path: str | os.PathLike[str], like: Tree) -> tuple[Tree, dict[str, Any]]:
+    """Reads what :func:`save` wrote.
+
+    Args:
+      path: the file.
+      like: a pytree of arrays or ``jax.ShapeDtypeStruct`` with the structure, shapes
+        and dtypes that the file must have.
+
+    Returns:
+      The tree, bit for bit, as arrays of their own, and the metadata.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      CheckpointError: if it is truncated, damaged, of another format or version, or
+        its leaves differ from those of ``like``; the message names the first that does.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            manifest = _read_manifest(path, archive)
+            wanted = _named_leaves(like)
+            _compare_names(path, manifest["leaves"], [name for name, _ in wanted])
+            leaves = [
+                _read_leaf(path, archive, i, name, like_leaf)
+                for i, (name, like_leaf) in enumerate(wanted)
+            ]
+    except (zipfile.BadZipFile, EOFError, zlib.error) as e:
+        raise CheckpointError(
+            f"{path}: not a whole checkpoint ({e}); it may be truncated or foreign. "
+            "Use another checkpoint, or start anew."
+        ) from e
+    return jax.tree.unflatten(jax.tree.structure(like), leaves), manifest["metadata"]
+
+
+def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The metadata alone. Raises as :func:`load` does."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return dict(_read_manifest(path, archive)["metadata"])
+    except (zipfile.BadZipFile, EOFError, zlib.error) as e:
+        raise CheckpointError(f"{path}: not a whole checkpoint ({e}).") from e
+
+
+def _named_leaves(tree: Any) -> list[tuple[str, Any]]:
+    paths, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return [(jax.tree_util.keystr(path) or "leaf", leaf) for path, leaf in paths]
+
+
+def _write(file: Any, manifest: str, leaves: list[tuple[str, Any]]) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        archive.writestr(_MANIFEST, manifest)
+        for i, (_, leaf) in enumerate(leaves):
+            with archive.open(f"{i}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asarray(leaf), allow_pickle=False)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _read_manifest(path: Any, archive: zipfile.ZipFile) -> dict[str, Any]:
+    if _MANIFEST not in archive.namelist():
+        raise CheckpointError(f"{path}: a zip file, but no {_FORMAT}.")
+    manifest = json.loads(archive.read(_MANIFEST))
+    if manifest.get("format") != _FORMAT or manifest.get("version") != _VERSION:
+        raise CheckpointError(
+            f"{path}: expected {_FORMAT} version {_VERSION}; got "
+            f"{manifest.get('format')} version {manifest.get('version')}."
+        )
+    return manifest
+
+
+def _compare_names(path: Any, found: list[str], wanted: list[str]) -> None:
+    if found != wanted:
+        only = sorted(set(found) ^ set(wanted))
+        raise CheckpointError(
+            f"{path}: its leaves differ from those asked for at {only[:5]}; it was "
+            "saved from another model or optimizer."
+        )
+
+
+def _read_leaf(
+    path: Any, archive: zipfile.ZipFile, index: int, name: str, like: Any
+) -> Any:
+    with archive.open(f"{index}.npy") as member:
+        array = np.lib.format.read_array(member, allow_pickle=False)
+    if array.shape != tuple(like.shape) or array.dtype != np.dtype(like.dtype):
+        raise CheckpointError(
+            f"{path}: leaf {name} must be {like.dtype}{list(like.shape)}; got "
+            f"{array.dtype}{list(array.shape)}. It was saved with other sizes."
+        )
+    return jax.numpy.array(array)

@@ -1,0 +1,66 @@
+"""Sparse examples: rows, hashed text, files, batches and real data sets."""
+
+from fsparse.data.batches import (
+    Batch,
+    batches,
+    num_batches,
+    prefetch,
+    stream_batches,
+)
+from fsparse.data.datasets import load
+from fsparse.data.features import hash_char_ngrams, hash_words
+from fsparse.data.rows import (
+    Clipped,
+    Dataset,
+    SparseRows,
+    Splits,
+    clip,
+    column_counts,
+    concatenate,
+    from_lists,
+    inverse_document_frequency,
+    normalize,
+    scale_columns,
+    take,
+    tfidf,
+    to_padded,
+)
+from fsparse.data.xc import (
+    Report,
+    XcHeader,
+    load_xc,
+    read_xc_header,
+    stream_xc,
+    write_xc,
+)
+
+__all__ = [
+    "Batch",
+    "Clipped",
+    "Dataset",
+    "Report",
+    "SparseRows",
+    "Splits",
+    "XcHeader",
+    "batches",
+    "clip",
+    "column_counts",
+    "concatenate",
+    "from_lists",
+    "hash_char_ngrams",
+    "hash_words",
+    "inverse_document_frequency",
+    "load",
+    "load_xc",
+    "normalize",
+    "num_batches",
+    "prefetch",
+    "read_xc_header",
+    "scale_columns",
+    "stream_batches",
+    "stream_xc",
+    "take",
+    "tfidf",
+    "to_padded",
+    "write_xc",
+]

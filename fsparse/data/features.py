@@ -1,0 +1,124 @@
+"""Text to features: n-grams of characters or of words, hashed to column ids.
+
+A feature's id is a function of its bytes, the seed and ``num_features`` alone, so no
+vocabulary is kept, and any text can be turned into features of a trained model. The
+hash is written out in ``ffi/text.h``. Values are counts: weigh them with
+:func:`~fsparse.data.tfidf` or the functions it is made of.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fsparse import _ffi
+from fsparse.data.rows import I64, SparseRows
+
+
+def hash_char_ngrams(
+    texts: Sequence[str],
+    *,
+    min_n: int = 2,
+    max_n: int = 5,
+    num_features: int = 2**18,
+    seed: int = 0,
+) -> SparseRows:
+    r"""Counts of the character n-grams of each text.
+
+    A text is put between the markers ``"\x02"`` and ``"\x03"``, so that prefixes and
+    suffixes are features of their own; every run of ``min_n`` to ``max_n`` characters
+    of it is one feature, but for a marker alone. The empty text has no features.
+
+    Args:
+      texts: ``m`` strings.
+      min_n: the fewest characters of a feature.
+      max_n: the most.
+      num_features: columns to hash to; features that collide are counted together.
+      seed: chooses another hash; in ``[0, 2**64)``.
+
+    Returns:
+      ``m`` rows with rising ids.
+
+    Raises:
+      TypeError: if ``texts`` is one string or holds something else.
+      ValueError: if a size is out of range.
+
+    Example:
+      >>> rows = hash_char_ngrams(["kot", "kota"], min_n=2, max_n=3)
+      >>> rows.lengths  # ^k ko ot t$ ^ko kot ot$, and for "kota" two more
+      array([7, 9])
+    """
+    function = "hash_char_ngrams"
+    if not 1 <= min_n <= max_n < 2**31:
+        raise ValueError(
+            f"{function}: 1 <= min_n <= max_n is required; got {min_n=}, {max_n=}."
+        )
+    _require_sizes(function, num_features, seed)
+    text, offsets = _join(function, texts)
+    hashed = _ffi.hash_char_ngrams(text, offsets, min_n, max_n, num_features, seed)
+    return SparseRows(*hashed, num_features)
+
+
+def hash_words(
+    texts: Sequence[str],
+    *,
+    max_n: int = 2,
+    num_features: int = 2**18,
+    seed: int = 0,
+) -> SparseRows:
+    """Counts of the runs of 1 to ``max_n`` words of each text.
+
+    A word is a longest run of ASCII letters, digits and any characters beyond ASCII;
+    ASCII letters are read in lower case.
+
+    Args:
+      texts: ``m`` strings.
+      max_n: the most words of a feature.
+      num_features: columns to hash to; features that collide are counted together.
+      seed: chooses another hash; in ``[0, 2**64)``.
+
+    Returns:
+      ``m`` rows with rising ids.
+
+    Raises:
+      TypeError: if ``texts`` is one string or holds something else.
+      ValueError: if a size is out of range.
+
+    Example:
+      >>> hash_words(["To be, or not to be"]).values.sum()  # 6 words, 5 pairs
+      np.float32(11.0)
+    """
+    function = "hash_words"
+    if not 1 <= max_n < 2**31:
+        raise ValueError(f"{function}: max_n must be positive; got {max_n=}.")
+    _require_sizes(function, num_features, seed)
+    text, offsets = _join(function, texts)
+    hashed = _ffi.hash_words(text, offsets, max_n, num_features, seed)
+    return SparseRows(*hashed, num_features)
+
+
+def _join(function: str, texts: Sequence[str]) -> tuple[bytes, I64]:
+    """All texts as UTF-8 in one buffer, and where each begins."""
+    if isinstance(texts, str):
+        raise TypeError(
+            f"{function}: texts must be a sequence of strings; got one string. "
+            "Put it into a list."
+        )
+    try:
+        encoded = [str.encode(text, "utf-8", "surrogatepass") for text in texts]
+    except TypeError as e:
+        kinds = sorted({type(t).__name__ for t in texts if not isinstance(t, str)})
+        raise TypeError(
+            f"{function}: texts must be strings; got {', '.join(kinds)} among them."
+        ) from e
+    offsets = np.zeros(len(encoded) + 1, np.int64)
+    np.cumsum([len(text) for text in encoded], out=offsets[1:])
+    return b"".join(encoded), offsets
+
+
+def _require_sizes(function: str, num_features: int, seed: int) -> None:
+    if not 1 <= num_features < 2**31 - 1:
+        raise ValueError(
+            f"{function}: num_features must be in [1, 2**31 - 1); got {num_features}."
+        )
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"{function}: seed must be in [0, 2**64); got {seed}.")
