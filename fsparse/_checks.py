@@ -3,18 +3,20 @@
 Every message has the form ``function: requirement; got values. remedy``.
 """
 
+import operator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+
+from fsparse._call import vary_together
 
 _SHORT = {"float": "f", "int": "i", "uint": "u", "bfloat": "bf", "complex": "c"}
 
 
 def aval(x: Any) -> str:
     """``f32[2,3]`` for an array of that dtype and shape."""
-    name = np.dtype(x.dtype).name
+    name = x.dtype.name
     kind = name.rstrip("0123456789")
     short = _SHORT.get(kind, kind) + name[len(kind) :]
     return f"{short}[{','.join(map(str, x.shape))}]"
@@ -30,11 +32,34 @@ def as_arrays(fn: str, **arrays: Any) -> tuple[jax.Array, ...]:
     for name, x in arrays.items():
         try:
             out.append(jnp.asarray(x))
-        except TypeError as e:
+        except (TypeError, ValueError) as e:
             raise TypeError(
                 f"{fn}: {name} must be an array; got {type(x).__name__}."
             ) from e
-    return tuple(out)
+    return vary_together(*out)
+
+
+def require_type(fn: str, wanted: type, **values: Any) -> None:
+    """Arguments that are pytrees of their own."""
+    for name, x in values.items():
+        if not isinstance(x, wanted):
+            raise TypeError(
+                f"{fn}: {name} must be of type {wanted.__name__}; "
+                f"got {type(x).__name__}."
+            )
+
+
+def require_count(fn: str, least: int, **values: Any) -> None:
+    """Sizes: static integers, since they give shapes."""
+    for name, x in values.items():
+        try:
+            count = operator.index(x)
+        except TypeError as e:
+            raise TypeError(
+                f"{fn}: {name} must be a static integer; got {type(x).__name__}."
+            ) from e
+        if count < least:
+            raise ValueError(f"{fn}: {name} must be at least {least}; got {count}.")
 
 
 def require_f32(fn: str, **arrays: Any) -> None:

@@ -60,4 +60,4 @@ def sampled_softmax_loss(logits: Array, targets: Array, is_active: Array) -> Arr
     log_z = jax.nn.logsumexp(jnp.where(is_active, logits, -jnp.inf), axis=1)
     chosen = jnp.take_along_axis(logits, jnp.where(is_target, targets, 0), axis=1)
     total = jnp.sum(jnp.where(is_target, log_z[:, None] - chosen, 0.0), axis=1)
-    return total / jnp.maximum(jnp.sum(is_target, axis=1), 1)
+    return total / jnp.maximum(jnp.sum(is_target, axis=1, dtype=jnp.float32), 1)

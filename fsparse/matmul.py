@@ -38,7 +38,7 @@ def _f32(*shape: int) -> jax.ShapeDtypeStruct:
 def _with_row_products(
     name: str, twin: Callable[..., tuple[Array]], columns: Callable[..., int]
 ) -> Callable[[Array, Array, Array], Array]:
-    """A call ``f32[g, b, c], w: f32[n, d], i32[g, m] -> f32[g, b, columns(w, ids)]``."""
+    """A call ``f32[g, b, c], f32[n, d], i32[g, m] -> f32[g, b, columns(w, ids)]``."""
 
     @custom_vmap
     def call(a: Array, w: Array, ids: Array) -> Array:
@@ -190,7 +190,7 @@ def sampled_matmul(x: Array, w: Array, ids: Array) -> Array:
     """
     fn = "sampled_matmul"
     x, w, ids = _checks.as_arrays(fn, x=x, w=w, ids=ids)
-    _check_table(fn, w, ids)
+    _check_table(fn, ids, w=w)
     _checks.require_f32(fn, x=x)
     _checks.require_rank(fn, 2, x=x)
     _checks.require(
@@ -230,9 +230,8 @@ def gather_matmul(v: Array, w: Array, ids: Array) -> Array:
     """
     fn = "gather_matmul"
     v, w, ids = _checks.as_arrays(fn, v=v, w=w, ids=ids)
-    _check_table(fn, w, ids)
-    _checks.require_f32(fn, v=v)
-    _check_coefficients(fn, v, ids)
+    _check_table(fn, ids, w=w)
+    _check_coefficients(fn, ids, v=v)
     if ids.ndim == 1:
         return _gather(v[None], w, ids[None])[0]
     return _gather(v[:, None], w, ids)[:, 0]
@@ -269,12 +268,13 @@ def scatter_outer(v: Array, x: Array, ids: Array, *, num_rows: int) -> Array:
     """
     fn = "scatter_outer"
     v, x, ids = _checks.as_arrays(fn, v=v, x=x, ids=ids)
-    _checks.require_f32(fn, v=v, x=x)
+    _checks.require_f32(fn, x=x)
     _checks.require_ids(fn, ids=ids)
     _checks.require_rank(fn, 2, x=x)
     _checks.require_rank(fn, (1, 2), ids=ids)
+    _checks.require_count(fn, 0, num_rows=num_rows)
     _checks.require_rows_fit(fn, num_rows)
-    _check_coefficients(fn, v, ids)
+    _check_coefficients(fn, ids, v=v)
     _checks.require(
         fn, v.shape[0] == x.shape[0], "v.shape[0] must equal x.shape[0]", v=v, x=x
     )
@@ -305,7 +305,7 @@ def take_rows(w: Array, ids: Array) -> Array:
     """
     fn = "take_rows"
     w, ids = _checks.as_arrays(fn, w=w, ids=ids)
-    _check_table(fn, w, ids)
+    _check_table(fn, ids, w=w)
     _checks.require_rank(fn, 1, ids=ids)
     ones = jnp.ones((ids.shape[0], 1), jnp.float32)
     return gather_matmul(ones, w, ids[:, None])
@@ -335,19 +335,22 @@ def embedding_bag(table: Array, ids: Array, weights: Array | None = None) -> Arr
       Array([[1., 0., 1.]], dtype=float32)
     """
     fn = "embedding_bag"
-    (ids,) = _checks.as_arrays(fn, ids=ids)
-    _checks.require_rank(fn, 2, ids=ids)
     if weights is None:
-        weights = jnp.ones(ids.shape, jnp.float32)
-    return gather_matmul(weights, table, ids)
+        weights = jnp.ones(jnp.shape(ids), jnp.float32)
+    table, ids, weights = _checks.as_arrays(fn, table=table, ids=ids, weights=weights)
+    _check_table(fn, ids, table=table)
+    _checks.require_rank(fn, 2, ids=ids)
+    _check_coefficients(fn, ids, weights=weights)
+    return _gather(weights[:, None], table, ids)[:, 0]
 
 
-def _check_table(fn: str, w: Array, ids: Array) -> None:
-    _checks.require_f32(fn, w=w)
+def _check_table(fn: str, ids: Array, **tables: Array) -> None:
+    ((_, table),) = tables.items()
+    _checks.require_f32(fn, **tables)
     _checks.require_ids(fn, ids=ids)
-    _checks.require_rank(fn, 2, w=w)
+    _checks.require_rank(fn, 2, **tables)
     _checks.require_rank(fn, (1, 2), ids=ids)
-    _checks.require_rows_fit(fn, w.shape[0])
+    _checks.require_rows_fit(fn, table.shape[0])
 
 
 def _check_one_set_each(fn: str, ids: Array, **inputs: Array) -> None:
@@ -361,13 +364,15 @@ def _check_one_set_each(fn: str, ids: Array, **inputs: Array) -> None:
     )
 
 
-def _check_coefficients(fn: str, v: Array, ids: Array) -> None:
-    _checks.require_rank(fn, 2, v=v)
-    _check_one_set_each(fn, ids, v=v)
+def _check_coefficients(fn: str, ids: Array, **coefficients: Array) -> None:
+    ((name, v),) = coefficients.items()
+    _checks.require_f32(fn, **coefficients)
+    _checks.require_rank(fn, 2, **coefficients)
+    _check_one_set_each(fn, ids, **coefficients)
     _checks.require(
         fn,
         v.shape[1] == ids.shape[-1],
-        "v.shape[1] must equal ids.shape[-1]",
-        v=v,
+        f"{name}.shape[1] must equal ids.shape[-1]",
+        **coefficients,
         ids=ids,
     )

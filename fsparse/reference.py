@@ -52,13 +52,24 @@ def coalesce(ids: Array, scale: Array, x: Array, num_rows: int) -> tuple[Array, 
       ``i32[b * k]`` distinct row ids in rising order, padded with ``num_rows``, and
       ``f32[b * k, d]`` the gradients of those rows.
     """
-    flat = jnp.where(valid(ids, num_rows), ids, num_rows).ravel()
+    is_row = valid(ids, num_rows)
+    flat = jnp.where(is_row, ids, num_rows).ravel()
     rows, inverse = jnp.unique(
         flat, size=flat.size, fill_value=num_rows, return_inverse=True
     )
+    scale = jnp.where(is_row, scale, 0)
     outer = (scale[:, :, None] * x[:, None, :]).reshape(flat.size, x.shape[-1])
     summed = jnp.zeros_like(outer).at[inverse.ravel()].add(outer)
     return rows, summed
+
+
+def sqrt(x: Array) -> Array:
+    """The square root, with derivative 0 at 0.
+
+    So ``g / (sqrt(g**2) + eps)`` has its derivative ``1 / eps`` at ``g == 0``, where
+    the chain rule alone finds ``inf * 0``.
+    """
+    return jnp.where(x == 0, 0, jnp.sqrt(jnp.where(x == 0, 1, x)))
 
 
 def sgd_rows(
@@ -76,7 +87,7 @@ def adagrad_rows(
     rows, g = coalesce(ids, scale, x, table.shape[0])
     learning_rate, eps = hyper
     new_acc = take_rows(acc, rows) + g**2
-    step = learning_rate * g / (jnp.sqrt(new_acc) + eps)
+    step = learning_rate * g / (sqrt(new_acc) + eps)
     return (
         table.at[rows].add(-step, mode="drop"),
         acc.at[rows].set(new_acc, mode="drop"),
@@ -97,7 +108,7 @@ def adam_rows(
     learning_rate, b1, b2, eps, bias1, bias2 = hyper
     new_mu = b1 * take_rows(mu, rows) + (1 - b1) * g
     new_nu = b2 * take_rows(nu, rows) + (1 - b2) * g**2
-    step = learning_rate * (new_mu / bias1) / (jnp.sqrt(new_nu / bias2) + eps)
+    step = learning_rate * (new_mu / bias1) / (sqrt(new_nu / bias2) + eps)
     return (
         table.at[rows].add(-step, mode="drop"),
         mu.at[rows].set(new_mu, mode="drop"),

@@ -45,6 +45,7 @@ def row_grad(ids: Array, rows: Array) -> RowGrad:
 
     Ids may repeat; their gradients are added.
     """
+    ids, rows = _checks.as_arrays("row_grad", ids=ids, rows=rows)
     _checks.require_rank("row_grad", 1, ids=ids)
     _checks.require_rank("row_grad", 2, rows=rows)
     return RowGrad(ids[:, None], jnp.ones((ids.shape[0], 1), jnp.float32), rows)
@@ -91,8 +92,10 @@ def sgd_update(table: Array, grad: RowGrad, *, learning_rate: Scalar) -> Array:
              [-1., -1.],
              [ 0.,  0.]], dtype=float32)
     """
-    _check("sgd_update", table, grad)
-    return _sgd_rows(*grad, _hyper(learning_rate), table)[0]
+    fn = "sgd_update"
+    grad, table = _check(fn, grad, table=table)
+    hyper = _hyper(fn, learning_rate=learning_rate)
+    return _sgd_rows(*grad, hyper, table)[0]
 
 
 def adagrad_init(table: Array, *, initial: float = 0.0) -> AdagradState:
@@ -129,9 +132,11 @@ def adagrad_update(
     A NaN or infinite gradient makes its own row non-finite and no other.
     Duchi, Hazan and Singer, "Adaptive Subgradient Methods", 2011.
     """
-    _check("adagrad_update", table, grad, acc=state.acc)
-    hyper = _hyper(learning_rate, eps)
-    table, acc = _adagrad_rows(*grad, hyper, table, state.acc)
+    fn = "adagrad_update"
+    _checks.require_type(fn, AdagradState, state=state)
+    grad, table, acc = _check(fn, grad, table=table, acc=state.acc)
+    hyper = _hyper(fn, learning_rate=learning_rate, eps=eps)
+    table, acc = _adagrad_rows(*grad, hyper, table, acc)
     return table, AdagradState(acc)
 
 
@@ -180,11 +185,14 @@ def adam_update(
     A NaN or infinite gradient makes its own row non-finite and no other.
     Kingma and Ba, arXiv 1412.6980.
     """
-    _check("adam_update", table, grad, mu=state.mu, nu=state.nu)
+    fn = "adam_update"
+    _checks.require_type(fn, AdamState, state=state)
+    grad, table, mu, nu = _check(fn, grad, table=table, mu=state.mu, nu=state.nu)
     count = state.count + 1
     t = count.astype(jnp.float32)
-    hyper = _hyper(learning_rate, b1, b2, eps, 1 - b1**t, 1 - b2**t)
-    table, mu, nu = _adam_rows(*grad, hyper, table, state.mu, state.nu)
+    rates = {"learning_rate": learning_rate, "b1": b1, "b2": b2, "eps": eps}
+    hyper = _hyper(fn, **rates, bias1=1 - b1**t, bias2=1 - b2**t)
+    table, mu, nu = _adam_rows(*grad, hyper, table, mu, nu)
     return table, AdamState(mu, nu, count)
 
 
@@ -231,7 +239,7 @@ def _row_optimizer(
         return call(*operands)
 
     differentiable.defvjp(
-        lambda *operands: (call(*operands), operands),
+        lambda *operands: (differentiable(*operands), operands),
         lambda operands, ct: jax.vjp(twin, *operands)[1](ct),
     )
     return differentiable
@@ -242,17 +250,19 @@ _adagrad_rows = _row_optimizer("fsparse_adagrad_rows", reference.adagrad_rows)
 _adam_rows = _row_optimizer("fsparse_adam_rows", reference.adam_rows)
 
 
-def _hyper(*values: Scalar) -> Array:
-    return jnp.stack([jnp.asarray(v, jnp.float32) for v in values])
+def _hyper(fn: str, **values: Scalar) -> Array:
+    scalars = _checks.as_arrays(fn, **values)
+    _checks.require_rank(fn, 0, **dict(zip(values, scalars, strict=True)))
+    return jnp.stack([v.astype(jnp.float32) for v in scalars])
 
 
-def _check(fn: str, table: Array, grad: RowGrad, **moments: Array) -> None:
-    if not isinstance(grad, RowGrad):
-        raise TypeError(
-            f"{fn}: grad must be a RowGrad; got {type(grad).__name__}. Make one with "
-            "fsparse.row_grad(ids, rows)."
-        )
-    ids, scale, x = grad
+def _check(fn: str, grad: RowGrad, **tables: Array) -> tuple[Any, ...]:
+    """The row gradient and the table and its moments, as arrays that fit together."""
+    _checks.require_type(fn, RowGrad, grad=grad)
+    arrays = grad._asdict() | tables
+    arrays = dict(zip(arrays, _checks.as_arrays(fn, **arrays), strict=True))
+    ids, scale, x, table, *moments = arrays.values()
+    moments = dict(zip(list(tables)[1:], moments, strict=True))
     _checks.require_f32(fn, table=table, scale=scale, x=x, **moments)
     _checks.require_ids(fn, ids=ids)
     _checks.require_rank(fn, 2, table=table, ids=ids, scale=scale, x=x)
@@ -279,3 +289,4 @@ def _check(fn: str, table: Array, grad: RowGrad, **moments: Array) -> None:
             f"{name} must have the shape of table; was it made for another table?",
             **{name: moment, "table": table},
         )
+    return RowGrad(ids, scale, x), table, *moments.values()

@@ -54,12 +54,9 @@ def shared_active_set(
     (labels,) = _checks.as_arrays(fn, labels=labels)
     _checks.require_ids(fn, labels=labels)
     _checks.require_rank(fn, 2, labels=labels)
+    _checks.require_count(fn, 1, num_rows=num_rows)
+    _checks.require_count(fn, 0, num_negatives=num_negatives)
     _checks.require_rows_fit(fn, num_rows)
-    if num_rows < 1 or num_negatives < 0:
-        raise ValueError(
-            f"{fn}: num_rows must be positive and num_negatives not negative; got "
-            f"num_rows={num_rows}, num_negatives={num_negatives}."
-        )
     is_label = valid(labels, num_rows)
     labels = jnp.where(is_label, labels, num_rows)
     negatives = jax.random.randint(key, (num_negatives,), 0, num_rows, jnp.int32)

@@ -52,8 +52,7 @@ def dense_top_k(x: Array, w: Array, k: int) -> tuple[Array, Array]:
         fn, w.shape[1] == x.shape[1], "w.shape[1] must equal x.shape[1]", w=w, x=x
     )
     _checks.require_rows_fit(fn, w.shape[0])
-    if k < 1:
-        raise ValueError(f"{fn}: k must be at least 1; got {k}.")
+    _checks.require_count(fn, 1, k=k)
     return _top_k(int(k))(x, w)
 
 
@@ -67,9 +66,7 @@ def _top_k(k: int) -> Callable[[Array, Array], tuple[Array, Array]]:
         scores, ids = top_k(x, w)
         return (scores, ids), (x, w, ids)
 
-    def bwd(
-        res: tuple[Array, ...], ct: tuple[Array, Array]
-    ) -> tuple[Array, Array]:
+    def bwd(res: tuple[Array, ...], ct: tuple[Array, Array]) -> tuple[Array, Array]:
         x, w, ids = res
         return jax.vjp(lambda x, w: sampled_matmul(x, w, ids), x, w)[1](ct[0])
 
