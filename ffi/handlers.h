@@ -3,6 +3,7 @@
 #define FSPARSE_HANDLERS_H_
 
 #include <cstdint>
+#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -26,16 +27,24 @@ using F32R2 = ffi::BufferR2<ffi::F32>;
 using F32R3 = ffi::BufferR3<ffi::F32>;
 using S32R2 = ffi::BufferR2<ffi::S32>;
 
+struct Size {
+  const char* what;
+  int64_t got, expected;
+};
+
 // Python has checked the shapes with names and values. This is the second line of
 // defence, for calls that did not come through fsparse.
-inline ffi::Error CheckSize(const char* what, int64_t got, int64_t expected) {
-  if (got == expected) return ffi::Error::Success();
-  return ffi::Error::InvalidArgument(std::string("fsparse: ") + what + " must be " +
-                                     std::to_string(expected) + "; got " +
-                                     std::to_string(got) + ".");
+inline ffi::Error CheckSizes(const char* op, std::initializer_list<Size> sizes) {
+  for (const Size& size : sizes) {
+    if (size.got == size.expected) continue;
+    return ffi::Error::InvalidArgument(std::string(op) + ": " + size.what +
+                                       " must be " + std::to_string(size.expected) +
+                                       "; got " + std::to_string(size.got) + ".");
+  }
+  return ffi::Error::Success();
 }
 
-#define FSPARSE_RETURN_IF_ERROR(expr)                       \
+#define FSPARSE_RETURN_IF_ERROR(expr) \
   if (ffi::Error error = (expr); error.failure()) return error
 
 // Scratch of the calling thread, grown to `floats` and kept.

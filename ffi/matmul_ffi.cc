@@ -15,8 +15,12 @@ ffi::Error SampledMatmul(ffi::ThreadPool pool, F32R3 x, F32R2 w, S32R2 ids,
                          ffi::ResultBufferR3<ffi::F32> y) {
   const int64_t groups = x.dimensions()[0], b = x.dimensions()[1];
   const int64_t d = x.dimensions()[2], m = ids.dimensions()[1], n = w.dimensions()[0];
-  FSPARSE_RETURN_IF_ERROR(CheckSize("w.shape[1]", w.dimensions()[1], d));
-  FSPARSE_RETURN_IF_ERROR(CheckSize("ids.shape[0]", ids.dimensions()[0], groups));
+  FSPARSE_RETURN_IF_ERROR(CheckSizes("fsparse_sampled_matmul",
+                                     {{"w.shape[1]", w.dimensions()[1], d},
+                                      {"ids.shape[0]", ids.dimensions()[0], groups},
+                                      {"y.shape[0]", y->dimensions()[0], groups},
+                                      {"y.shape[1]", y->dimensions()[1], b},
+                                      {"y.shape[2]", y->dimensions()[2], m}}));
   const Kernels& kernels = *Dispatch();
   const float* xp = x.typed_data();
   const int32_t* id = ids.typed_data();
@@ -48,8 +52,12 @@ ffi::Error GatherMatmul(ffi::ThreadPool pool, F32R3 v, F32R2 w, S32R2 ids,
                         ffi::ResultBufferR3<ffi::F32> z) {
   const int64_t groups = v.dimensions()[0], b = v.dimensions()[1];
   const int64_t m = v.dimensions()[2], n = w.dimensions()[0], d = w.dimensions()[1];
-  FSPARSE_RETURN_IF_ERROR(CheckSize("ids.shape[0]", ids.dimensions()[0], groups));
-  FSPARSE_RETURN_IF_ERROR(CheckSize("ids.shape[1]", ids.dimensions()[1], m));
+  FSPARSE_RETURN_IF_ERROR(CheckSizes("fsparse_gather_matmul",
+                                     {{"ids.shape[0]", ids.dimensions()[0], groups},
+                                      {"ids.shape[1]", ids.dimensions()[1], m},
+                                      {"z.shape[0]", z->dimensions()[0], groups},
+                                      {"z.shape[1]", z->dimensions()[1], b},
+                                      {"z.shape[2]", z->dimensions()[2], d}}));
   const Kernels& kernels = *Dispatch();
   const float* vp = v.typed_data();
   float* out = z->typed_data();
@@ -81,12 +89,15 @@ ffi::Error ScatterOuter(ffi::ThreadPool pool, F32R3 v, F32R3 x, S32R2 ids,
   const int64_t groups = v.dimensions()[0], b = v.dimensions()[1];
   const int64_t m = v.dimensions()[2], d = x.dimensions()[2];
   const int64_t n = out->dimensions()[0];
-  FSPARSE_RETURN_IF_ERROR(CheckSize("x.shape[0]", x.dimensions()[0], groups));
-  FSPARSE_RETURN_IF_ERROR(CheckSize("x.shape[1]", x.dimensions()[1], b));
-  FSPARSE_RETURN_IF_ERROR(CheckSize("ids.shape[1]", ids.dimensions()[1], m));
-  FSPARSE_RETURN_IF_ERROR(CheckSize("out.shape[1]", out->dimensions()[1], d));
-  FSPARSE_RETURN_IF_ERROR(CheckSize("products.shape[0]", products->dimensions()[0],
-                                    b == 1 ? 0 : groups * m));
+  FSPARSE_RETURN_IF_ERROR(CheckSizes(
+      "fsparse_scatter_outer",
+      {{"x.shape[0]", x.dimensions()[0], groups},
+       {"x.shape[1]", x.dimensions()[1], b},
+       {"ids.shape[0]", ids.dimensions()[0], groups},
+       {"ids.shape[1]", ids.dimensions()[1], m},
+       {"out.shape[1]", out->dimensions()[1], d},
+       {"products.shape[0]", products->dimensions()[0], b == 1 ? 0 : groups * m},
+       {"products.shape[1]", products->dimensions()[1], d}}));
   const Kernels& kernels = *Dispatch();
   const float* vp = v.typed_data();
   const float* xp = x.typed_data();
@@ -105,15 +116,14 @@ ffi::Error ScatterOuter(ffi::ThreadPool pool, F32R3 v, F32R3 x, S32R2 ids,
   const float* scale = b == 1 ? vp : nullptr;
   const float* rows = b == 1 ? xp : products->typed_data();
   const int64_t k = b == 1 ? m : 1;
-  ParallelFor(pool, by_row.rows.size(), GrainFor(2 * d),
-              [&](int64_t begin, int64_t end) {
-                for (int64_t r = begin; r < end; ++r) {
-                  const int64_t first = by_row.starts[r];
-                  kernels.sum_outer(by_row.order.data() + first,
-                                    by_row.starts[r + 1] - first, scale, rows, k, d,
-                                    table + by_row.rows[r] * d);
-                }
-              });
+  ParallelFor(
+      pool, by_row.rows.size(), GrainFor(2 * d), [&](int64_t begin, int64_t end) {
+        for (int64_t r = begin; r < end; ++r) {
+          const int64_t first = by_row.starts[r];
+          kernels.sum_outer(by_row.order.data() + first, by_row.starts[r + 1] - first,
+                            scale, rows, k, d, table + by_row.rows[r] * d);
+        }
+      });
   return ffi::Error::Success();
 }
 

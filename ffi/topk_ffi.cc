@@ -35,14 +35,18 @@ void ScoreBlock(const Kernels& kernels, const float* x, int64_t rows, const floa
   }
 }
 
-// Rows of w are split into parts so that even one example keeps every thread busy. Parts
-// are merged in order, and ties go to the smaller id, so the parts never show.
+// Rows of w are split into parts so that even one example keeps every thread busy.
+// Parts are merged in order, and ties go to the smaller id, so the parts never show.
 ffi::Error DenseTopK(ffi::ThreadPool pool, F32R2 x, F32R2 w,
                      ffi::ResultBufferR2<ffi::F32> scores,
                      ffi::ResultBufferR2<ffi::S32> ids) {
   const int64_t b = x.dimensions()[0], d = x.dimensions()[1], n = w.dimensions()[0];
   const int64_t k = scores->dimensions()[1];
-  FSPARSE_RETURN_IF_ERROR(CheckSize("w.shape[1]", w.dimensions()[1], d));
+  FSPARSE_RETURN_IF_ERROR(CheckSizes("fsparse_dense_top_k",
+                                     {{"w.shape[1]", w.dimensions()[1], d},
+                                      {"scores.shape[0]", scores->dimensions()[0], b},
+                                      {"ids.shape[0]", ids->dimensions()[0], b},
+                                      {"ids.shape[1]", ids->dimensions()[1], k}}));
   if (b == 0 || k == 0) return ffi::Error::Success();
   const Kernels& kernels = *Dispatch();
   const int64_t block = EvenPart(b, kernels.max_block_m, 1);
@@ -51,7 +55,8 @@ ffi::Error DenseTopK(ffi::ThreadPool pool, F32R2 x, F32R2 w,
   const int64_t part = EvenPart(n, std::max(kernels.max_block_n, n * blocks / wanted),
                                 kernels.max_block_n);
   const int64_t parts = std::max<int64_t>(1, (n + part - 1) / part);
-  std::vector<float> part_scores(parts * b * k, -std::numeric_limits<float>::infinity());
+  std::vector<float> part_scores(parts * b * k,
+                                 -std::numeric_limits<float>::infinity());
   std::vector<int32_t> part_ids(parts * b * k, static_cast<int32_t>(n));
   ParallelFor(pool, blocks * parts, 1, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
