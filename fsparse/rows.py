@@ -261,8 +261,8 @@ def _check(fn: str, grad: RowGrad, **tables: Array) -> tuple[Any, ...]:
     _checks.require_type(fn, RowGrad, grad=grad)
     arrays = grad._asdict() | tables
     arrays = dict(zip(arrays, _checks.as_arrays(fn, **arrays), strict=True))
-    ids, scale, x, table, *moments = arrays.values()
-    moments = dict(zip(list(tables)[1:], moments, strict=True))
+    ids, scale, x, table, *_ = arrays.values()
+    moments = {name: arrays[name] for name in list(tables)[1:]}
     _checks.require_f32(fn, table=table, scale=scale, x=x, **moments)
     _checks.require_ids(fn, ids=ids)
     _checks.require_rank(fn, 2, table=table, ids=ids, scale=scale, x=x)
