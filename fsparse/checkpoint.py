@@ -10,13 +10,16 @@ import json
 import os
 import tempfile
 import zipfile
-import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
+
+from fsparse import _checks
 
 _FORMAT = "fsparse-checkpoint"
 _VERSION = 1
@@ -40,14 +43,14 @@ def save(path: str | os.PathLike[str], tree: Any, metadata: Mapping[str, Any]) -
     Raises:
       OSError: if the disk is full or the folder cannot be written; ``path`` is then
         what it was.
-      TypeError: if the metadata is not JSON.
+      TypeError: if the metadata is not JSON, or a leaf is no array of numbers.
     """
     path = Path(path)
-    leaves = _named_leaves(tree)
+    leaves = _named_leaves("save", tree)
     manifest = {
         "format": _FORMAT,
         "version": _VERSION,
-        "leaves": [name for name, _ in leaves],
+        "leaves": _types(leaves),
         "metadata": dict(metadata),
     }
     text = json.dumps(manifest, allow_nan=True)
@@ -73,42 +76,43 @@ def load(path: str | os.PathLike[str], like: Tree) -> tuple[Tree, dict[str, Any]
         and dtypes that the file must have.
 
     Returns:
-      The tree, bit for bit, as arrays of their own, and the metadata.
+      The tree, bit for bit, as arrays of their own, and the metadata. A leaf is a
+      numpy array if JAX has no such dtype (64 bits without ``jax_enable_x64``).
 
     Raises:
       FileNotFoundError: if there is no such file.
       CheckpointError: if it is truncated, damaged, of another format or version, or
         its leaves differ from those of ``like``; the message names the first that does.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            manifest = _read_manifest(path, archive)
-            wanted = _named_leaves(like)
-            _compare_names(path, manifest["leaves"], [name for name, _ in wanted])
-            leaves = [
-                _read_leaf(path, archive, i, name, like_leaf)
-                for i, (name, like_leaf) in enumerate(wanted)
-            ]
-    except (zipfile.BadZipFile, EOFError, zlib.error) as e:
-        raise CheckpointError(
-            f"{path}: not a whole checkpoint ({e}); it may be truncated or foreign. "
-            "Use another checkpoint, or start anew."
-        ) from e
+    wanted = _named_leaves("load", like)
+    with _reading(path) as archive:
+        manifest = _read_manifest(path, archive)
+        _compare(path, manifest["leaves"], _types(wanted))
+        leaves = [
+            _read_leaf(archive, i, leaf.dtype) for i, (_, leaf) in enumerate(wanted)
+        ]
     return jax.tree.unflatten(jax.tree.structure(like), leaves), manifest["metadata"]
 
 
 def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The metadata alone. Raises as :func:`load` does."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return dict(_read_manifest(path, archive)["metadata"])
-    except (zipfile.BadZipFile, EOFError, zlib.error) as e:
-        raise CheckpointError(f"{path}: not a whole checkpoint ({e}).") from e
+    with _reading(path) as archive:
+        return dict(_read_manifest(path, archive)["metadata"])
 
 
-def _named_leaves(tree: Any) -> list[tuple[str, Any]]:
+def _named_leaves(fn: str, tree: Any) -> list[tuple[str, Any]]:
     paths, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return [(jax.tree_util.keystr(path) or "leaf", leaf) for path, leaf in paths]
+    leaves = [(jax.tree_util.keystr(path) or "leaf", leaf) for path, leaf in paths]
+    for name, leaf in leaves:
+        if not hasattr(leaf, "dtype"):
+            raise TypeError(
+                f"{fn}: leaf {name} must be an array; got {type(leaf).__name__}."
+            )
+    return leaves
+
+
+def _types(leaves: list[tuple[str, Any]]) -> list[list[str]]:
+    return [[name, _checks.aval(leaf)] for name, leaf in leaves]
 
 
 def _write(file: Any, manifest: str, leaves: list[tuple[str, Any]]) -> None:
@@ -127,6 +131,21 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+@contextmanager
+def _reading(path: str | os.PathLike[str]) -> Iterator[zipfile.ZipFile]:
+    with open(path, "rb") as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                yield archive
+        except (CheckpointError, MemoryError):
+            raise
+        except Exception as e:  # zipfile has many ways to stumble over damage
+            raise CheckpointError(
+                f"{path}: not a whole checkpoint ({e}); it may be truncated or "
+                "foreign. Use another checkpoint, or start anew."
+            ) from e
+
+
 def _read_manifest(path: Any, archive: zipfile.ZipFile) -> dict[str, Any]:
     if _MANIFEST not in archive.namelist():
         raise CheckpointError(f"{path}: a zip file, but no {_FORMAT}.")
@@ -139,23 +158,19 @@ def _read_manifest(path: Any, archive: zipfile.ZipFile) -> dict[str, Any]:
     return manifest
 
 
-def _compare_names(path: Any, found: list[str], wanted: list[str]) -> None:
-    if found != wanted:
-        only = sorted(set(found) ^ set(wanted))
-        raise CheckpointError(
-            f"{path}: its leaves differ from those asked for at {only[:5]}; it was "
-            "saved from another model or optimizer."
-        )
+def _compare(path: Any, found: list[list[str]], wanted: list[list[str]]) -> None:
+    for mine, its in zip_longest(wanted, found, fillvalue=["nothing", ""]):
+        if mine != its:
+            raise CheckpointError(
+                f"{path}: expected leaf {' '.join(mine)}; got {' '.join(its)}. It was "
+                "saved from another model or optimizer, or with other sizes."
+            )
 
 
-def _read_leaf(
-    path: Any, archive: zipfile.ZipFile, index: int, name: str, like: Any
-) -> Any:
+def _read_leaf(archive: zipfile.ZipFile, index: int, dtype: Any) -> Any:
     with archive.open(f"{index}.npy") as member:
         array = np.lib.format.read_array(member, allow_pickle=False)
-    if array.shape != tuple(like.shape) or array.dtype != np.dtype(like.dtype):
-        raise CheckpointError(
-            f"{path}: leaf {name} must be {like.dtype}{list(like.shape)}; got "
-            f"{array.dtype}{list(array.shape)}. It was saved with other sizes."
-        )
-    return jax.numpy.array(array)
+    if array.dtype != dtype:  # numpy files do not know bfloat16 and its kin
+        array = array.view(dtype)
+    leaf = jax.numpy.array(array)
+    return leaf if leaf.dtype == dtype else array
