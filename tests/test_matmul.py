@@ -56,7 +56,7 @@ def make(rng, b, k, d, n, shared):
 
 
 def picked(w, ids, b):
-    """w[ids] with zeros for padding, f64[b, k, d], and which ids are rows, bool[b, k]."""
+    """w[ids], zeros for padding, f64[b, k, d]; which ids are rows, bool[b, k]."""
     ids = np.broadcast_to(ids, (b, ids.shape[-1]))
     valid = (ids >= 0) & (ids < len(w))
     rows = np.zeros((*ids.shape, w.shape[1]))
