@@ -45,9 +45,19 @@ def row_grad(ids: Array, rows: Array) -> RowGrad:
 
     Ids may repeat; their gradients are added.
     """
-    ids, rows = _checks.as_arrays("row_grad", ids=ids, rows=rows)
-    _checks.require_rank("row_grad", 1, ids=ids)
-    _checks.require_rank("row_grad", 2, rows=rows)
+    fn = "row_grad"
+    ids, rows = _checks.as_arrays(fn, ids=ids, rows=rows)
+    _checks.require_ids(fn, ids=ids)
+    _checks.require_f32(fn, rows=rows)
+    _checks.require_rank(fn, 1, ids=ids)
+    _checks.require_rank(fn, 2, rows=rows)
+    _checks.require(
+        fn,
+        ids.shape[0] == rows.shape[0],
+        "ids and rows must have one row gradient for each id",
+        ids=ids,
+        rows=rows,
+    )
     return RowGrad(ids[:, None], jnp.ones((ids.shape[0], 1), jnp.float32), rows)
 
 
