@@ -1,0 +1,325 @@
+"""One table of mistakes: what is raised, at trace time, and what the message says."""
+
+import re
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import fsparse
+from fsparse import RowGrad, losses, metrics, rows, sampling
+
+f32, i32 = jnp.ones, partial(jnp.zeros, dtype=jnp.int32)
+X, W, V, IDS, SHARED = f32((3, 4)), f32((5, 4)), f32((3, 2)), i32((3, 2)), i32(2)
+HUGE = jax.ShapeDtypeStruct((2**31 - 1, 4), jnp.float32)  # traced, never allocated
+GRAD = RowGrad(IDS, V, X)
+KEY = jax.random.key(0)
+
+
+def on_row_grad(update, make_state=None):
+    """An update as a function of flat named arguments."""
+
+    def call(ids, scale, x, table, learning_rate, **moments):
+        state = [make_state(**moments)] if make_state else []
+        grad = RowGrad(ids, scale, x)
+        return update(table, *state, grad, learning_rate=learning_rate)
+
+    return call
+
+
+ROWS = {"ids": IDS, "scale": V, "x": X, "table": W, "learning_rate": f32(())}
+CALLS = {
+    "sampled_matmul": (fsparse.sampled_matmul, {"x": X, "w": W, "ids": IDS}),
+    "gather_matmul": (fsparse.gather_matmul, {"v": V, "w": W, "ids": IDS}),
+    "scatter_outer": (
+        fsparse.scatter_outer,
+        {"v": V, "x": X, "ids": IDS, "num_rows": 5},
+    ),
+    "take_rows": (fsparse.take_rows, {"w": W, "ids": SHARED}),
+    "embedding_bag": (fsparse.embedding_bag, {"table": W, "ids": IDS, "weights": V}),
+    "dense_top_k": (fsparse.dense_top_k, {"x": X, "w": W, "k": 2}),
+    "row_grad": (fsparse.row_grad, {"ids": SHARED, "rows": X[:2]}),
+    "sgd_update": (on_row_grad(rows.sgd_update), ROWS),
+    "adagrad_update": (
+        on_row_grad(rows.adagrad_update, rows.AdagradState),
+        {**ROWS, "acc": W},
+    ),
+    "adam_update": (
+        on_row_grad(rows.adam_update, partial(rows.AdamState, count=i32(()))),
+        {**ROWS, "mu": W, "nu": W},
+    ),
+    "shared_active_set": (
+        partial(sampling.shared_active_set, KEY),
+        {"labels": IDS, "num_rows": 5, "num_negatives": 3},
+    ),
+    "sampled_softmax_loss": (
+        losses.sampled_softmax_loss,
+        {"logits": X, "targets": IDS, "is_active": jnp.ones(4, bool)},
+    ),
+    "hits": (
+        partial(metrics.hits, num_labels=5),
+        {"predicted": IDS, "labels": IDS},
+    ),
+}
+# What the mechanical mistakes below do not apply to: converted, or compared as shapes.
+ANY_DTYPE = {"learning_rate", "is_active"}
+ANY_RANK = {"is_active", "acc", "mu", "nu"}
+OTHER_DTYPES = [(jnp.float32, jnp.bfloat16), (jnp.int32, jnp.uint8)]
+
+
+def aval(x):
+    short = {"float32": "f32", "int32": "i32", "bfloat16": "bf16", "uint8": "u8"}
+    return f"{short[x.dtype.name]}[{','.join(map(str, x.shape))}]"
+
+
+def mechanical_mistakes():
+    """Each argument of each function, of a wrong dtype, of a wrong rank, no array."""
+    for name, (_, args) in CALLS.items():
+        for arg, x in args.items():
+            if isinstance(x, int):
+                yield (
+                    name,
+                    {arg: 2.5},
+                    TypeError,
+                    f"{arg} must be a static integer; got",
+                )
+                continue
+            yield (
+                name,
+                {arg: object()},
+                TypeError,
+                f"{arg} must be an array; got object",
+            )
+            yield name, {arg: "text"}, TypeError, f"{arg} must be an array; got str"
+            for dtype, other in OTHER_DTYPES:
+                if x.dtype == dtype and arg not in ANY_DTYPE:
+                    cast = x.astype(other)
+                    want = f"{arg} must be {dtype.dtype}; got {arg}: {aval(cast)}."
+                    yield name, {arg: cast}, TypeError, want
+            if arg not in ANY_RANK:
+                wide = x[None, None]
+                want = f" axes; got {arg}: {aval(wide)}."
+                yield name, {arg: wide}, ValueError, want
+
+
+# Function, changed arguments, exception, part of the message after the name.
+MISTAKES = [
+    *mechanical_mistakes(),
+    # shapes
+    (
+        "sampled_matmul",
+        {"w": f32((5, 3))},
+        ValueError,
+        "w.shape[1] must equal x.shape[1]; got w: f32[5,3], x: f32[3,4].",
+    ),
+    (
+        "sampled_matmul",
+        {"ids": IDS[:2]},
+        ValueError,
+        "ids.shape[0] must equal x.shape[0]; got ids: i32[2,2], x: f32[3,4].",
+    ),
+    (
+        "gather_matmul",
+        {"ids": IDS[:2]},
+        ValueError,
+        "ids.shape[0] must equal v.shape[0]; got ids: i32[2,2], v: f32[3,2].",
+    ),
+    (
+        "gather_matmul",
+        {"ids": i32(7)},
+        ValueError,
+        "v.shape[1] must equal ids.shape[-1]; got v: f32[3,2], ids: i32[7].",
+    ),
+    (
+        "scatter_outer",
+        {"x": X[:2]},
+        ValueError,
+        "v.shape[0] must equal x.shape[0]; got v: f32[3,2], x: f32[2,4].",
+    ),
+    (
+        "scatter_outer",
+        {"ids": i32((3, 7))},
+        ValueError,
+        "v.shape[1] must equal ids.shape[-1]; got v: f32[3,2], ids: i32[3,7].",
+    ),
+    (
+        "take_rows",
+        {"ids": IDS},
+        ValueError,
+        "ids must have 1 axes; got ids: i32[3,2].",
+    ),
+    (
+        "embedding_bag",
+        {"ids": SHARED},
+        ValueError,
+        "ids must have 2 axes; got ids: i32[2].",
+    ),
+    (
+        "embedding_bag",
+        {"weights": V[:2]},
+        ValueError,
+        "ids.shape[0] must equal weights.shape[0]; got ids: i32[3,2], "
+        "weights: f32[2,2].",
+    ),
+    (
+        "dense_top_k",
+        {"w": f32((5, 3))},
+        ValueError,
+        "w.shape[1] must equal x.shape[1]; got w: f32[5,3], x: f32[3,4].",
+    ),
+    (
+        "row_grad",
+        {"rows": X},
+        ValueError,
+        "ids and rows must have one row gradient for each id; got ids: i32[2], "
+        "rows: f32[3,4].",
+    ),
+    *[
+        (f"{name}_update", changed, ValueError, message)
+        for name in ("sgd", "adagrad", "adam")
+        for changed, message in [
+            (
+                {"scale": f32((3, 9))},
+                "ids and scale must have one shape [b, k], and x b rows; got "
+                "ids: i32[3,2], scale: f32[3,9], x: f32[3,4].",
+            ),
+            (
+                {"x": f32((3, 9))},
+                "x.shape[1] must equal table.shape[1]; got x: f32[3,9], "
+                "table: f32[5,4].",
+            ),
+            ({"learning_rate": f32(2)}, "learning_rate must have 0 axes; got"),
+        ]
+    ],
+    *[
+        (
+            name,
+            {arg: f32((6, 4))},
+            ValueError,
+            f"{arg} must have the shape of table; was it made for another table?; got "
+            f"{arg}: f32[6,4], table: f32[5,4].",
+        )
+        for name, arg in [
+            ("adagrad_update", "acc"),
+            ("adam_update", "mu"),
+            ("adam_update", "nu"),
+        ]
+    ],
+    (
+        "sampled_softmax_loss",
+        {"targets": IDS[:2]},
+        ValueError,
+        "targets and logits must have a row for each example; got "
+        "targets: i32[2,2], logits: f32[3,4].",
+    ),
+    (
+        "sampled_softmax_loss",
+        {"is_active": jnp.ones(5, bool)},
+        ValueError,
+        "is_active must have one entry for each column of logits; got "
+        "is_active: bool[5], logits: f32[3,4].",
+    ),
+    (
+        "hits",
+        {"labels": IDS[:2]},
+        ValueError,
+        "predicted and labels must have a row for each example; got "
+        "predicted: i32[3,2], labels: i32[2,2].",
+    ),
+    # values
+    ("dense_top_k", {"k": 0}, ValueError, "k must be at least 1; got 0."),
+    ("dense_top_k", {"k": -3}, ValueError, "k must be at least 1; got -3."),
+    (
+        "scatter_outer",
+        {"num_rows": -1},
+        ValueError,
+        "num_rows must be at least 0; got -1.",
+    ),
+    (
+        "shared_active_set",
+        {"num_rows": 0},
+        ValueError,
+        "num_rows must be at least 1; got 0.",
+    ),
+    (
+        "shared_active_set",
+        {"num_negatives": -1},
+        ValueError,
+        "num_negatives must be at least 0; got -1.",
+    ),
+    *[
+        (name, changed, ValueError, "fewer than 2**31 - 1 rows")
+        for name, changed in [
+            ("sampled_matmul", {"w": HUGE}),
+            ("gather_matmul", {"w": HUGE}),
+            ("scatter_outer", {"num_rows": 2**31 - 1}),
+            ("take_rows", {"w": HUGE}),
+            ("embedding_bag", {"table": HUGE}),
+            ("dense_top_k", {"w": HUGE}),
+            ("sgd_update", {"table": HUGE}),
+            ("shared_active_set", {"num_rows": 2**31 - 1}),
+        ]
+    ],
+]
+
+
+def is_array(x):
+    return hasattr(x, "dtype")
+
+
+@pytest.mark.parametrize("jitted", [False, True], ids=["eager", "jit"])
+@pytest.mark.parametrize(
+    ("name", "changed", "error", "message"),
+    MISTAKES,
+    ids=[f"{m[0]}-{'-'.join(m[1])}-{i}" for i, m in enumerate(MISTAKES)],
+)
+def test_mistakes_are_named(name, changed, error, message, jitted):
+    call, args = CALLS[name]
+    args = args | changed
+    arrays = {arg: x for arg, x in args.items() if is_array(x)}
+    rest = {arg: x for arg, x in args.items() if not is_array(x)}
+    call = partial(call, **rest)
+    if jitted or HUGE in changed.values():
+        call = jax.jit(call).trace
+    with pytest.raises(error, match=rf"^{name}: .*{re.escape(message)}"):
+        call(**arrays)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_the_calls_themselves_are_right(name):
+    call, args = CALLS[name]
+    jax.block_until_ready(call(**args))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: rows.sgd_update(W, W, learning_rate=0.1),
+            "sgd_update: grad must be of type RowGrad; got ArrayImpl",
+        ),
+        (
+            lambda: rows.adam_update(W, rows.adagrad_init(W), GRAD, learning_rate=0.1),
+            "adam_update: state must be of type AdamState; got AdagradState",
+        ),
+        (
+            lambda: rows.adagrad_update(W, rows.adam_init(W), GRAD, learning_rate=0.1),
+            "adagrad_update: state must be of type AdagradState; got AdamState",
+        ),
+        (
+            lambda: jax.jit(fsparse.dense_top_k)(X, W, 2),
+            "dense_top_k: k must be a static integer; got",
+        ),
+    ],
+)
+def test_wrong_kinds_are_named(call, message):
+    with pytest.raises(TypeError, match=re.escape(message)):
+        call()
+
+
+def test_tables_folded_by_vmap_must_fit_int32():
+    w = jax.ShapeDtypeStruct((4, 2**29, 4), jnp.float32)
+    mapped = jax.vmap(fsparse.sampled_matmul, in_axes=(None, 0, None))
+    with pytest.raises(ValueError, match=r"vmap: .*got 2147483648\. Split the table"):
+        jax.eval_shape(mapped, X, w, IDS)
