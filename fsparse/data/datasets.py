@@ -105,7 +105,7 @@ def wordnet_hypernyms(*, num_features: int = 2**18, seed: int = 0) -> Splits:
     """From a synset's words and gloss to its hypernyms, by word 1- and 2-grams.
 
     87,999 noun and verb synsets, 12,824 labels (hypernyms and instance hypernyms of at
-    least two synsets), about 26 features each: 79,124 in training, 8,875 in the test
+    least two synsets), about 27 features each: 79,124 in training, 8,875 in the test
     set. The key of the split is the text, ``word; word | gloss``.
     """
     synsets = [s for path in packages.fetch(WORDNET) for s in _read_synsets(path)]

@@ -44,8 +44,8 @@ def hash_char_ngrams(
 
     Example:
       >>> rows = hash_char_ngrams(["kot", "kota"], min_n=2, max_n=3)
-      >>> rows.lengths  # ^k ko ot t$ ^ko kot ot$, and for "kota" two more
-      array([7, 9])
+      >>> rows.lengths.tolist()  # ^k ko ot t$ ^ko kot ot$, and for "kota" two more
+      [7, 9]
     """
     function = "hash_char_ngrams"
     if not 1 <= min_n <= max_n < 2**31:

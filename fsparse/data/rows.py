@@ -283,8 +283,8 @@ def column_counts(rows: SparseRows) -> I64:
 def inverse_document_frequency(rows: SparseRows) -> F32:
     """The weight of each column: ``ln((1 + m) / (1 + count)) + 1``.
 
-    Returns ``f32[num_columns]``. ``count`` is the number of the ``m`` rows that have the column. A column of every
-    row weighs 1, a column of no row ``ln(1 + m) + 1``.
+    Returns ``f32[num_columns]``. ``count`` is the number of the ``m`` rows that have
+    the column. A column of every row weighs 1, a column of no row ``ln(1 + m) + 1``.
     """
     weights = np.log((1 + rows.num_rows) / (1 + column_counts(rows))) + 1
     return weights.astype(np.float32)
