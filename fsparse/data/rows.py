@@ -249,15 +249,16 @@ def require_capacity(function: str, lengths: I64, capacity: int, rows: I64) -> N
 def normalize(rows: SparseRows) -> SparseRows:
     """Rows of Euclidean length 1: ``v / sqrt(sum(v**2))``. Rows of zeros stay."""
     filled = rows.lengths > 0
-    squares = np.zeros(rows.num_rows, np.float64)
-    if filled.any():
-        squares[filled] = np.add.reduceat(
-            np.square(rows.values), rows.indptr[:-1][filled], dtype=np.float64
-        )
-    scale = np.divide(
-        1, np.sqrt(squares), out=np.ones_like(squares), where=squares > 0
-    ).astype(np.float32)
-    return rows._replace(values=rows.values * np.repeat(scale, rows.lengths))
+    squares = np.zeros(rows.num_rows, np.float64)  # float32 would overflow at 1.8e19
+    squares[filled] = np.add.reduceat(
+        np.square(rows.values, dtype=np.float64), rows.indptr[:-1][filled]
+    )
+    scale = np.divide(1, np.sqrt(squares), out=squares, where=squares > 0)
+    values = np.empty_like(rows.values)
+    np.multiply(
+        rows.values, np.repeat(scale, rows.lengths), values, casting="same_kind"
+    )
+    return rows._replace(values=values)
 
 
 def scale_columns(rows: SparseRows, scale: ArrayLike) -> SparseRows:
