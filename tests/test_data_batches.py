@@ -146,7 +146,7 @@ def test_stream_tells_the_row_over_capacity():
     stream = stream_batches(parts, 2, **room)
     assert len([next(stream), next(stream)]) == 2
     with pytest.raises(
-        ValueError, match="stream_batches: .*capacity=2 entries; got 3 in row 5"
+        ValueError, match=r"stream_batches: .*capacity=2 entries; got 3 in row 5"
     ):
         next(stream)
 
