@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterable, Iterator
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from fsparse.data.rows import (
     F32,
@@ -25,6 +25,7 @@ from fsparse.data.rows import (
     to_padded,
 )
 
+S = TypeVar("S", bound=np.generic)
 T = TypeVar("T")
 
 
@@ -218,7 +219,7 @@ def _batch(dataset: Dataset, index: I64, b: int, k: int, num_labels: int) -> Bat
     )
 
 
-def _fill(array, b: int, padding: int):  # type: ignore[no-untyped-def]
+def _fill(array: NDArray[S], b: int, padding: int) -> NDArray[S]:
     """``array`` with rows of padding up to ``b``."""
     missing = b - len(array)
     if not missing:

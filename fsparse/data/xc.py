@@ -47,7 +47,11 @@ class XcHeader(NamedTuple):
 
 @dataclasses.dataclass
 class Report:
-    """What was read of a file, and what was wrong with it; filled while reading."""
+    """What was read of a file, and what was wrong with it; filled while reading.
+
+    It tells of the whole file when the file has been read to its end. Several files may
+    be read with one report.
+    """
 
     num_declared: int = 0  # examples by the header
     num_examples: int = 0  # examples read
@@ -138,9 +142,8 @@ def load_xc(
       >>> report.num_malformed, report.num_missing  # doctest: +SKIP
       (0, 0)
     """
-    report = Report()
+    header, report = read_xc_header(path), Report()
     parts = list(stream_xc(path, strict=strict, report=report))
-    header = read_xc_header(path)
     features = [from_lists([], header.num_features), *(p.features for p in parts)]
     labels = [from_lists([], header.num_labels), *(p.labels for p in parts)]
     return Dataset(concatenate(features), concatenate(labels)), report
