@@ -126,6 +126,14 @@ def stream_batches(
     Raises:
       ValueError: if a row is longer than its capacity, the parts differ in their
         columns, or an argument is out of range.
+
+    Example:
+      >>> from fsparse.data import from_lists
+      >>> rows = from_lists([[0], [1, 2], [2]], 3)
+      >>> parts = [Dataset(rows, rows), Dataset(rows, rows)]
+      >>> stream = stream_batches(parts, 4, feature_capacity=2, label_capacity=2)
+      >>> [batch.label_ids.tolist() for batch in stream]
+      [[[0, 3], [1, 2], [2, 3], [0, 3]], [[1, 2], [2, 3], [3, 3], [3, 3]]]
     """
     _require_at_least_one("stream_batches", batch_size=batch_size)
     if shuffle_buffer < 0:

@@ -126,6 +126,10 @@ def take(rows: SparseRows, index: ArrayLike) -> SparseRows:
 
     Raises:
       ValueError: if an index is not in ``[0, m)``.
+
+    Example:
+      >>> take(from_lists([[5], [6, 7]], 10), [1, 0, 1]).ids
+      array([6, 7, 5, 6, 7], dtype=int32)
     """
     chosen = np.asarray(index, np.int64)
     if chosen.size and (chosen.min() < 0 or chosen.max() >= rows.num_rows):
@@ -247,7 +251,12 @@ def require_capacity(function: str, lengths: I64, capacity: int, rows: I64) -> N
 
 
 def normalize(rows: SparseRows) -> SparseRows:
-    """Rows of Euclidean length 1: ``v / sqrt(sum(v**2))``. Rows of zeros stay."""
+    """Rows of Euclidean length 1: ``v / sqrt(sum(v**2))``. Rows of zeros stay.
+
+    Example:
+      >>> normalize(from_lists([[0, 1]], 2, [[3.0, 4.0]])).values
+      array([0.6, 0.8], dtype=float32)
+    """
     filled = rows.lengths > 0
     squares = np.zeros(rows.num_rows, np.float64)  # float32 would overflow at 1.8e19
     squares[filled] = np.add.reduceat(

@@ -104,9 +104,14 @@ def stream_xc(
         or, if ``strict``, at any flaw.
 
     Example:
-      >>> counts = 0
-      >>> for part in stream_xc("train.txt"):  # doctest: +SKIP
-      ...     counts += column_counts(part.labels)
+      >>> import tempfile
+      >>> rows = from_lists([[0, 2], [1]], 3)
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     write_xc(f"{folder}/two.txt", Dataset(rows, rows))
+      ...     for part in stream_xc(f"{folder}/two.txt", chunk_bytes=1):
+      ...         print(part.features.ids)
+      [0 2]
+      [1]
     """
     if chunk_bytes < 1:
         raise ValueError(f"stream_xc: chunk_bytes must be positive; got {chunk_bytes}.")
@@ -138,9 +143,13 @@ def load_xc(
       ValueError: as :func:`stream_xc` does.
 
     Example:
-      >>> dataset, report = load_xc("train.txt")  # doctest: +SKIP
-      >>> report.num_malformed, report.num_missing  # doctest: +SKIP
-      (0, 0)
+      >>> import tempfile
+      >>> rows = from_lists([[0, 2], [1]], 3)
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     write_xc(f"{folder}/two.txt.gz", Dataset(rows, rows))
+      ...     dataset, report = load_xc(f"{folder}/two.txt.gz")
+      >>> dataset.labels.ids, report.is_clean
+      (array([0, 2, 1], dtype=int32), True)
     """
     header, report = read_xc_header(path), Report()
     parts = list(stream_xc(path, strict=strict, report=report))
