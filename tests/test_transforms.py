@@ -209,7 +209,6 @@ DERIVATIVES = {
     "grad": lambda f: grad(total(f)),
     "grad_grad": lambda f: grad(total(grad(total(f)))),
     "vmap_grad": lambda f: jax.vmap(grad(total(f))),
-    "grad_vmap": lambda f: grad(total(jax.vmap(f))),
     "grad_scan_checkpoint": lambda f: grad(total(in_scan(jax.checkpoint(f)))),
 }
 
@@ -222,7 +221,7 @@ def test_derivatives(case, name):
 
 
 @differentiable
-def test_gradient_of_what_the_mapped_axis_shares(case):
+def test_gradient_through_vmap(case):
     """The first argument (often the table) is shared by all, and so is its gradient."""
     in_axes = [None] + [0] * (len(case.args) - 1)
     args = pick(case.args, in_axes)
