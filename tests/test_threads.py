@@ -1,0 +1,123 @@
+"""The same bits for any number of threads, and no deadlock. This file is also the
+program whose pool ``PJRT_NPROC`` sizes: it prints a hash of every result.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fsparse
+from fsparse import RowGrad, rows
+
+POOLS = (1, 2, 4)
+NUM_CALLS, NUM_PYTHON_THREADS, NUM_JOBS = 64, 8, 80
+
+
+def make_operands(b, k, d, n):
+    rng = np.random.default_rng(0)
+    normal = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)  # noqa: E731
+    ids = jnp.asarray(rng.integers(0, n + 1, (b, k)), jnp.int32)
+    return normal(b, d), normal(n, d), normal(b, k), ids
+
+
+def every_op(x, w, v, ids):
+    """All ops; per-example and shared ids."""
+    n, grad = len(w), RowGrad(ids, v, x)
+    shared, vs = ids[0], v[:, : ids.shape[1]]
+    return {
+        "sampled": fsparse.sampled_matmul(x, w, ids),
+        "sampled_shared": fsparse.sampled_matmul(x, w, shared),
+        "gather": fsparse.gather_matmul(v, w, ids),
+        "gather_shared": fsparse.gather_matmul(vs, w, shared),
+        "scatter": fsparse.scatter_outer(v, x, ids, num_rows=n),
+        "scatter_shared": fsparse.scatter_outer(vs, x, shared, num_rows=n),
+        "top_k": fsparse.dense_top_k(x, w, 20),
+        "top_k_of_one": fsparse.dense_top_k(x[:1], w, 20),
+        "sgd": rows.sgd_update(w, grad, learning_rate=0.1),
+        "adagrad": rows.adagrad_update(
+            w, rows.adagrad_init(w), grad, learning_rate=0.1
+        ),
+        "adam": rows.adam_update(w, rows.adam_init(w), grad, learning_rate=0.1),
+    }
+
+
+def digest(tree):
+    content = b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(tree))
+    return hashlib.sha256(content).hexdigest()
+
+
+def many_calls(x, w, v, ids):
+    """Independent calls in one program: XLA runs them on the pool they also use."""
+    rounds = NUM_CALLS // len(jax.eval_shape(every_op, x, w, v, ids)) + 1
+    return [every_op(x + i, w, v, ids) for i in range(rounds)]
+
+
+def from_python_threads(call):
+    with ThreadPoolExecutor(NUM_PYTHON_THREADS) as executor:
+        jobs = [executor.submit(lambda: digest(call())) for _ in range(NUM_JOBS)]
+        return {job.result() for job in jobs}
+
+
+def pool_threads():
+    tasks = pathlib.Path("/proc/self/task")
+    return [t.name for t in tasks.glob("*") if "XLAEigen" in (t / "comm").read_text()]
+
+
+def main():
+    large = make_operands(b=300, k=120, d=96, n=6000)
+    small = make_operands(b=40, k=60, d=64, n=700)
+    hashes = {name: digest(out) for name, out in every_op(*large).items()}
+    hashes["many"] = digest(jax.jit(many_calls)(*small))
+    once = jax.jit(every_op)
+    report = {
+        "hashes": hashes,
+        "alone": digest(once(*small)),
+        "together": list(from_python_threads(lambda: once(*small))),
+        "pool_threads": len(pool_threads()),
+    }
+    print(json.dumps(report))
+
+
+@pytest.fixture(scope="module")
+def reports():
+    """What the program prints for each size of the pool; a deadlock times out."""
+    runs = {}
+    for size in POOLS:
+        done = subprocess.run(
+            [sys.executable, __file__],
+            env=os.environ | {"PJRT_NPROC": str(size), "XLA_FLAGS": ""},
+            capture_output=True,
+            text=True,
+            timeout=180,
+        )
+        assert done.returncode == 0, done.stderr
+        runs[size] = json.loads(done.stdout)
+    return runs
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+def test_pools_have_the_sizes_asked_for(reports):
+    assert [reports[size]["pool_threads"] for size in POOLS] == [*POOLS]
+
+
+def test_bits_do_not_depend_on_the_number_of_threads(reports):
+    for size in POOLS[1:]:
+        assert reports[size]["hashes"] == reports[POOLS[0]]["hashes"]
+
+
+def test_python_threads_get_the_same_bits(reports):
+    for report in reports.values():
+        assert report["together"] == [report["alone"]]
+
+
+if __name__ == "__main__":
+    main()
