@@ -1,0 +1,83 @@
+"""Every instruction set passes the checks that the default one passes. This file is
+also the program that runs them at the level of ``FSPARSE_CPU_LEVEL``.
+"""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import test_matmul
+import test_rows
+import test_topk
+
+from fsparse import _ffi
+
+NEEDS = {
+    "baseline": set(),
+    "avx2": {"avx2", "fma"},
+    "avx512": {"avx512f", "avx512vl", "avx512dq", "avx512bw"},
+}
+
+
+def cpu_flags():
+    info = pathlib.Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    flags = [line.split(":")[1].split() for line in lines if line.startswith("flags")]
+    return set(flags[0]) if flags else set()
+
+
+def check_all():
+    rng = np.random.default_rng(0)
+    for size in [(9, 64, 3, 65), (65, 65, 8, 100), *test_matmul.LARGE]:
+        for shared in (False, True):
+            test_matmul.check_family(*test_matmul.make(rng, *size, shared))
+    for shared in (False, True):
+        test_matmul.test_family_matches_its_twin(rng, shared)
+        test_matmul.test_padding_hides_nan(rng, 9, shared)
+    for name in test_rows.OPTIMIZERS:
+        test_rows.test_matches_its_twin(rng, name)
+        test_rows.test_matches_dense_float64_over_steps(rng, name, (33, 8, 65, 40))
+    for size in test_topk.SIZES:
+        test_topk.test_matches_a_stable_sort(rng, size)
+    test_topk.test_matches_its_twin(rng, (5, 300, 7))
+
+
+def run(level):
+    return subprocess.run(
+        [sys.executable, __file__],
+        env=os.environ | {"FSPARSE_CPU_LEVEL": level},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize("level", NEEDS)
+def test_level_passes_the_checks(level):
+    missing = NEEDS[level] - cpu_flags()
+    done = run(level)
+    if missing and "ImportError: fsparse: FSPARSE_CPU_LEVEL" in done.stderr:
+        pytest.skip(f"this CPU lacks {', '.join(sorted(missing))}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [level]
+
+
+@pytest.mark.parametrize("level", ["avx1024", "AVX2", "unsupported"])
+def test_other_names_are_refused(level):
+    done = run(level)
+    assert "must be one of baseline, avx2, avx512, or unset" in done.stderr
+    assert done.returncode != 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/cpuinfo")
+def test_the_best_level_is_the_default():
+    usable = [level for level, needs in NEEDS.items() if needs <= cpu_flags()]
+    assert _ffi.cpu_level == (os.environ.get("FSPARSE_CPU_LEVEL") or usable[-1])
+
+
+if __name__ == "__main__":
+    check_all()
+    print(_ffi.cpu_level)
