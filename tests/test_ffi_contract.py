@@ -110,6 +110,15 @@ def test_correct_calls_run(name):
         assert np.isfinite(result).all()
 
 
+@pytest.mark.parametrize("name", [name for name in CALLS if name.endswith("_rows")])
+def test_a_table_that_is_not_aliased_is_copied(name):
+    """The calls above name row 0 alone."""
+    table, *moments = call(name, *CALLS[name])
+    assert (table[0] != 1).all()
+    for result in (table, *moments):
+        np.testing.assert_array_equal(result[1:], 1)
+
+
 @pytest.mark.parametrize(("name", "operands", "results"), [*variants(wrong_sizes)])
 def test_wrong_sizes_are_refused_by_name(name, operands, results):
     with pytest.raises(jax.errors.JaxRuntimeError, match=rf"{name}: \S+.* must be \d+"):
