@@ -25,13 +25,15 @@ struct Level {
   bool supported;
 };
 
+// The first supported level, or the one that FSPARSE_CPU_LEVEL names; else nullptr.
 const Kernels* Choose() {
-  Level levels[] = {  // best first
+  const Level levels[] = {
 #if defined(__x86_64__)
       {&avx512::kKernels,
        __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw")},
-      {&avx2::kKernels, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},
+      {&avx2::kKernels,
+       __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},
 #endif
       {&baseline::kKernels, true}};
   const char* forced = std::getenv("FSPARSE_CPU_LEVEL");

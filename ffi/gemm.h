@@ -2,10 +2,10 @@
 //
 //   out[i, j] = sum_p a(i, p) * b(j, p)
 //
-// Both operands are copied ("packed") into panels that the inner loop reads in order, so
-// gathering rows costs nothing beyond the copy that a product makes anyway. The sum runs
-// over p in order, in chunks of kDepth, one fused multiply-add at a time: its bits do not
-// depend on the block that a pair (i, j) falls into.
+// Both operands are copied ("packed") into panels that the inner loop reads in order,
+// so gathering rows costs nothing beyond the copy that a product makes anyway. The sum
+// runs over p in order, in chunks of kDepth, one fused multiply-add at a time: its bits
+// do not depend on the block that a pair (i, j) falls into.
 #ifndef FSPARSE_GEMM_H_
 #define FSPARSE_GEMM_H_
 

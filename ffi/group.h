@@ -7,8 +7,8 @@
 
 namespace fsparse {
 
-// Row ids[g] is named by occurrences order[starts[g]], ..., order[starts[g + 1] - 1], in
-// rising order. Rows are in rising order too; ids outside [0, num_rows) are left out.
+// Row ids[g] is named by occurrences order[starts[g]], ..., order[starts[g + 1] - 1],
+// in rising order. Rows rise too; ids outside [0, num_rows) are left out.
 struct RowGroups {
   std::vector<int32_t> rows;    // [num_groups]
   std::vector<int64_t> starts;  // [num_groups + 1]

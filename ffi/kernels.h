@@ -44,8 +44,8 @@ struct Kernels {
   // max_block_n, and needs scratch_floats of scratch.
   int64_t tile_m, tile_n, max_block_m, max_block_n, scratch_floats;
 
-  // out[i - i0, j - j0] = sum_p a(i, p) * b(j, p) for the block; ldc: row stride of out.
-  // Where an id of b is out of range, its outer index gets 0, its depth index adds
+  // out[i - i0, j - j0] = sum_p a(i, p) * b(j, p) for the block; ldc: row stride of
+  // out. Where an id of b is out of range, its outer index gets 0, its depth index adds
   // nothing, whatever a holds (NaN included).
   void (*gemm)(Operand a, Operand b, Block block, float* out, int64_t ldc,
                float* scratch);
@@ -73,8 +73,8 @@ struct Kernels {
   void (*adam_row)(float* w, float* mu, float* nu, const float* g, int64_t d,
                    AdamConstants c);
 
-  // Merges scores[0..n), which belong to ids first_id, first_id + 1, ..., into a list of
-  // the k best kept in descending order; of equal scores the first seen stays ahead.
+  // Merges scores[0..n), which belong to ids first_id, first_id + 1, ..., into a list
+  // of the k best kept in descending order; of equal scores the first seen stays ahead.
   // Scores that are NaN or -inf are never taken.
   void (*merge_top_k)(const float* scores, int64_t n, int32_t first_id, int64_t k,
                       float* best_scores, int32_t* best_ids);

@@ -25,8 +25,8 @@ inline int64_t GrainFor(int64_t flops) {
 // Calls fn(begin, end) for consecutive ranges of at most `grain` items covering [0, n).
 //
 // The caller runs chunks too, and waits only for chunks that somebody is running: a
-// helper which never starts has claimed nothing. So a handler that itself runs on a pool
-// worker cannot deadlock, however many handlers do the same.
+// helper which never starts has claimed nothing. So a handler that itself runs on a
+// pool worker cannot deadlock, however many handlers do the same.
 template <typename Fn>
 void ParallelFor(xla::ffi::ThreadPool& pool, int64_t n, int64_t grain, const Fn& fn) {
   const int64_t num_chunks = (n + grain - 1) / grain;
@@ -44,7 +44,8 @@ void ParallelFor(xla::ffi::ThreadPool& pool, int64_t n, int64_t grain, const Fn&
   const Fn* body = &fn;                    // used only while a chunk is unfinished
   auto work = [=] {
     for (int64_t c; (c = state->next.fetch_add(1)) < num_chunks;) {
-      (*body)(c * grain, std::min(n, (c + 1) * grain));
+      const int64_t begin = c * grain;
+      (*body)(begin, std::min(n, begin + grain));
       if (state->done.fetch_add(1) + 1 == num_chunks) {
         std::lock_guard<std::mutex> lock(state->mu);
         state->cv.notify_all();

@@ -1,5 +1,5 @@
-// The vector type of the instruction set being compiled, by compiler extension: the same
-// source becomes SSE2 or NEON (baseline), AVX2 or AVX-512 code.
+// The vector type of the instruction set being compiled, by compiler extension: the
+// same source becomes SSE2 or NEON (baseline), AVX2 or AVX-512 code.
 //
 // Everything that kernels.cc includes lives in a namespace named after the level, and
 // uses no templates of the standard library: the linker keeps one copy of such a
