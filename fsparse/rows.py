@@ -72,7 +72,8 @@ class AdamState(NamedTuple):
 
     mu: Array  # f32[n, d]
     nu: Array  # f32[n, d]
-    count: Array  # i32[], updates so far
+    # i32[], updates so far, as optax names it; tuple.count is hidden
+    count: Array  # type: ignore[assignment]
 
 
 def sgd_update(table: Array, grad: RowGrad, *, learning_rate: Scalar) -> Array:
