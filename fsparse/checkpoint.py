@@ -8,7 +8,8 @@ moment leaves the old checkpoint or the new one, never half of one.
 
 import json
 import os
-import tempfile
+import secrets
+import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -36,7 +37,8 @@ def save(path: str | os.PathLike[str], tree: Any, metadata: Mapping[str, Any]) -
     """Writes a pytree and metadata to ``path``, all or nothing.
 
     Args:
-      path: destination file; an existing one is replaced only when all is written.
+      path: destination file; an existing one is replaced only when all is written, and
+        hands on its permissions. A new one has those that the umask leaves.
       tree: a pytree of arrays. Each leaf is copied to the host and freed in turn.
       metadata: anything that JSON can hold.
 
@@ -54,15 +56,17 @@ def save(path: str | os.PathLike[str], tree: Any, metadata: Mapping[str, Any]) -
         "metadata": dict(metadata),
     }
     text = json.dumps(manifest, allow_nan=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb") as file:
+            if path.exists():
+                shutil.copymode(path, temporary)
             _write(file, text, leaves)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
 

@@ -248,3 +248,22 @@ def test_saving_again_replaces(saved):
     np.testing.assert_array_equal(tree, [1, 2, 3])
     assert metadata == {"step": 4}
     assert os.listdir(saved.parent) == [saved.name]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX files")
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_a_new_file_honours_the_umask(path, umask):
+    before = os.umask(umask)
+    try:
+        save(path, TREE, {})
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX files")
+def test_a_replaced_file_keeps_its_permissions(saved):
+    saved.chmod(0o640)
+    save(saved, TREE, {"step": 3})
+    assert saved.stat().st_mode & 0o777 == 0o640
+    assert same_as_saved(*load(saved, TREE))
