@@ -2,7 +2,8 @@
 
 from importlib.metadata import version as _version
 
-from fsparse import rows
+from fsparse import checkpoint, data, metrics, rows
+from fsparse.losses import sampled_softmax_loss
 from fsparse.matmul import (
     embedding_bag,
     gather_matmul,
@@ -11,18 +12,25 @@ from fsparse.matmul import (
     take_rows,
 )
 from fsparse.rows import RowGrad, row_grad
+from fsparse.sampling import ActiveSet, shared_active_set
 from fsparse.topk import dense_top_k
 
 __version__ = _version("fsparse")
 
 __all__ = [
+    "ActiveSet",
     "RowGrad",
+    "checkpoint",
+    "data",
     "dense_top_k",
     "embedding_bag",
     "gather_matmul",
+    "metrics",
     "row_grad",
     "rows",
     "sampled_matmul",
+    "sampled_softmax_loss",
     "scatter_outer",
+    "shared_active_set",
     "take_rows",
 ]

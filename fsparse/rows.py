@@ -41,9 +41,26 @@ class RowGrad(NamedTuple):
 
 
 def row_grad(ids: Array, rows: Array) -> RowGrad:
-    """A row gradient from one gradient ``rows: f32[m, d]`` for each id ``i32[m]``.
+    """A row gradient from one gradient for each id.
 
     Ids may repeat; their gradients are added.
+
+    Args:
+      ids: ``i32[m]`` rows of a table; ids outside it are padding.
+      rows: ``f32[m, d]``, most often the gradient of ``take_rows(table, ids)``.
+
+    Returns:
+      A :class:`RowGrad` with one id an example.
+
+    Raises:
+      TypeError: if a dtype differs from the above.
+      ValueError: if the shapes disagree.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> row_grad(jnp.array([1, 1]), jnp.ones((2, 2))).to_dense(2)
+      Array([[0., 0.],
+             [2., 2.]], dtype=float32)
     """
     fn = "row_grad"
     ids, rows = _checks.as_arrays(fn, ids=ids, rows=rows)
