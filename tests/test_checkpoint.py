@@ -221,7 +221,10 @@ except OSError as e:
     print("OSError", e.errno)
 """
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120
+        [sys.executable, "-P", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.stdout.startswith("OSError"), done.stderr
     assert same_as_saved(*load(saved, TREE))
