@@ -331,14 +331,10 @@ def top_hits(
     return hits, gained, possible
 
 
-def report(
-    config: Config, prepared: Prepared, run: Run, path: Path
-) -> dict[str, Any]:
+def report(config: Config, prepared: Prepared, run: Run, path: Path) -> dict[str, Any]:
     """Judges the model on the test set; prints and returns the figures."""
     labels = prepared.train.labels
-    weights = metrics.inverse_propensities(
-        data.column_counts(labels), labels.num_rows
-    )
+    weights = metrics.inverse_propensities(data.column_counts(labels), labels.num_rows)
     is_hit, gained, possible = top_hits(
         config, run.state, prepared.test, weights, show_progress=True
     )
