@@ -70,9 +70,14 @@ def read(name: str, *, test: Path | None, strict: bool) -> tuple[Splits, list[st
     """
     if name in PRESETS:
         return data.load(name), []
+    if not Path(name).exists():
+        raise FileNotFoundError(
+            f"--data must be a file or one of {', '.join(PRESETS)}; there is no {name}."
+        )
     dataset, notes = _read_file(Path(name), strict)
     if test is not None:
         held_out, more = _read_file(test, strict)
+        _require_same_columns(name, dataset, test, held_out)
         return Splits(dataset, held_out, Path(name).stem), notes + more
     m = dataset.features.num_rows
     in_test = np.array([zlib.crc32(b"%d" % i) % 10 == 0 for i in range(m)], bool)
@@ -84,16 +89,18 @@ def read(name: str, *, test: Path | None, strict: bool) -> tuple[Splits, list[st
 def prepare(splits: Splits, notes: list[str], config: Config, seed: int) -> Prepared:
     """Weighs features by tf-idf, clips, and holds out a part to validate on."""
     notes = list(notes)
+    if config.exclude_inputs:
+        _require_same_items(splits.train)
     splits = data.tfidf(_leave_out_rare(splits, config.min_count, notes))
     test = _clip_features("test", splits.test, config.feature_capacity, notes)
     train = _clip_features("training", splits.train, config.feature_capacity, notes)
     num_train = train.features.num_rows
     train = _leave_out_empty(train, notes)
-    m = train.features.num_rows
-    if not m or not test.features.num_rows:
+    m, num_test = train.features.num_rows, np.count_nonzero(test.labels.lengths)
+    if not m or not num_test:
         raise ValueError(
-            f"prepare: {splits.name} must have training and test examples with features "
-            f"and labels; got {m} and {test.features.num_rows}."
+            f"prepare: {splits.name} must have training examples with features and "
+            f"labels, and test examples with labels; got {m} and {num_test}."
         )
     order = np.random.default_rng(seed).permutation(m)
     size = min(_MAX_VALIDATION, m // 100)
@@ -186,6 +193,27 @@ def _read_file(path: Path, strict: bool) -> tuple[Dataset, list[str]]:
             f"{report.num_examples + report.num_malformed} lines"
         )
     return dataset, notes
+
+
+def _require_same_columns(
+    name: str, dataset: Dataset, test_name: Path, test: Dataset
+) -> None:
+    for rows, other, what in zip(dataset, test, ("features", "labels"), strict=True):
+        if rows.num_columns != other.num_columns:
+            raise ValueError(
+                f"--test must declare as many {what} as --data; got "
+                f"{other.num_columns} in {test_name}:1 and {rows.num_columns} in "
+                f"{name}:1."
+            )
+
+
+def _require_same_items(dataset: Dataset) -> None:
+    features, labels = dataset
+    if features.num_columns != labels.num_columns:
+        raise ValueError(
+            "--exclude-inputs must go with features and labels that are the same "
+            f"items; got {features.num_columns} and {labels.num_columns} of them."
+        )
 
 
 def _leave_out_rare(splits: Splits, min_count: int, notes: list[str]) -> Splits:

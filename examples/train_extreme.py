@@ -1,6 +1,6 @@
 """Trains a classifier with very many labels, judges it, saves it and plots its course.
 
-examples:
+Examples:
   python examples/train_extreme.py --data polish-lemmas --seconds 180
   python examples/train_extreme.py --data wordnet-hypernyms --epochs 4 --json run.json
   python examples/train_extreme.py --data train.txt --test test.txt --width 256
@@ -12,12 +12,15 @@ which --resume goes on; with --epochs, to the same bits as if nothing had happen
 """
 
 import argparse
+import contextlib
 import json
+import math
 import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +42,33 @@ _WARMUP_STEPS = 50
 _CURVE_POINTS = 15
 _TOP_K = 10
 _EVALUATION_BATCH = 256
+_REQUIREMENTS: list[tuple[str, Callable[[Any], bool], tuple[str, ...]]] = [
+    ("at least 2", lambda x: x >= 2, ("width",)),
+    (
+        "at least 1",
+        lambda x: x >= 1,
+        ("batch_size", "label_capacity", "feature_capacity"),
+    ),
+    ("at least 0", lambda x: x >= 0, ("num_negatives", "min_count")),
+    ("in [0, 1)", lambda x: 0 <= x < 1, ("feature_dropout",)),
+    ("in [0, 2**31)", lambda x: 0 <= x < 2**31, ("seed",)),
+    (
+        "positive and finite",
+        lambda x: 0 < x < math.inf,
+        ("scale", "epochs", "seconds", "checkpoint_every"),
+    ),
+    (
+        "at least 0 and finite",
+        lambda x: 0 <= x < math.inf,
+        (
+            "learning_rate",
+            "embedding_learning_rate",
+            "hidden_learning_rate",
+            "margin",
+            "log_q",
+        ),
+    ),
+]
 CONSOLE = rich.console.Console(stderr=True)
 
 
@@ -62,7 +92,7 @@ class Point(NamedTuple):
     step: int
     seconds: float
     loss: float
-    p_at_1: float  # on the validation set
+    p_at_1: float | None  # on the validation set, if there is one
 
 
 class Run(NamedTuple):
@@ -77,18 +107,16 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Runs the command line; returns what ``--json`` writes."""
     args = parse_args(argv)
     config = configured(args)
-    splits, notes = _or_exit(
-        lambda: extreme_data.read(args.data, test=args.test, strict=args.strict)
-    )
-    prepared = _or_exit(lambda: extreme_data.prepare(splits, notes, config, args.seed))
-    del splits
+    _or_exit(lambda: check(args, config))
+    prepared = _or_exit(lambda: prepare(args, config))
     for note in prepared.notes:
-        CONSOLE.print(f"note: {note}", highlight=False, markup=False)
+        CONSOLE.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
     out = args.out or Path("runs") / prepared.name
-    out.mkdir(parents=True, exist_ok=True)
+    _or_exit(lambda: make_folders(out, args.json))
     path = out / "checkpoint.npz"
     settings = {
         "data": prepared.name,
+        "training_set": fingerprint(prepared.train),
         "seed": args.seed,
         "seconds": args.seconds,
         **config._asdict(),
@@ -101,9 +129,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         run = start(config, prepared, args.seed)
     run = train(config, prepared, run, stop, args.seed, save, args.checkpoint_every)
     result = report(config, prepared, run, path)
-    plot(out / "curve.png", prepared.name, run.curve, result["p_at_1"])
+    p_at_1 = result["p_at_1"]
+    _or_exit(lambda: plot(out / "curve.png", prepared.name, run.curve, p_at_1))
     if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
+        text = json.dumps(result, indent=2) + "\n"
+        _or_exit(lambda: args.json.write_text(text))
     return result
 
 
@@ -131,14 +161,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
             else {"type": type(default)}
         )
         group.add_argument(f"--{name.replace('_', '-')}", dest=name, **kind)
-    args = parser.parse_args(argv)
-    if args.seconds is not None and args.epochs is not None:
-        parser.error("--seconds and --epochs exclude each other; give one of them.")
-    for name in ("seconds", "epochs", "checkpoint_every"):
-        value = getattr(args, name)
-        if value is not None and not value > 0:
-            parser.error(f"--{name} must be positive; got {value}.")
-    return args
+    return parser.parse_args(argv)
 
 
 def configured(args: argparse.Namespace) -> Config:
@@ -146,6 +169,45 @@ def configured(args: argparse.Namespace) -> Config:
     preset = extreme_data.PRESETS.get(args.data, Config())
     given = {k: getattr(args, k) for k in Config._fields}
     return preset._replace(**{k: v for k, v in given.items() if v is not None})
+
+
+def check(args: argparse.Namespace, config: Config) -> None:
+    """Refuses settings that make no sense, by the names of their options."""
+    if args.seconds is not None and args.epochs is not None:
+        raise ValueError("--seconds and --epochs exclude each other; give one of them.")
+    if args.test is not None and args.data in extreme_data.PRESETS:
+        raise ValueError(
+            f"--test must go with a file as --data; got {args.data}, which has test "
+            "examples of its own."
+        )
+    values = {**vars(args), **config._asdict()}
+    for requirement, holds, names in _REQUIREMENTS:
+        for name in names:
+            if values[name] is not None and not holds(values[name]):
+                option = f"--{name.replace('_', '-')}"
+                raise ValueError(f"{option} must be {requirement}; got {values[name]}.")
+
+
+def prepare(args: argparse.Namespace, config: Config) -> Prepared:
+    """The data that the command line asks for."""
+    splits, notes = extreme_data.read(args.data, test=args.test, strict=args.strict)
+    return extreme_data.prepare(splits, notes, config, args.seed)
+
+
+def make_folders(out: Path, json_path: Path | None) -> None:
+    """Where the results go, before hours are spent on them."""
+    out.mkdir(parents=True, exist_ok=True)
+    if json_path is not None:
+        json_path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """The CRC-32 of all examples."""
+    crc = 0
+    for rows in dataset:
+        for array in (rows.indptr, rows.ids, rows.values):
+            crc = zlib.crc32(np.ascontiguousarray(array), crc)
+    return f"{crc:08x}"
 
 
 def stop_rule(config: Config, prepared: Prepared, seconds: float | None) -> Stop:
@@ -198,14 +260,22 @@ def resume(
     path: Path, settings: dict[str, Any], config: Config, prepared: Prepared
 ) -> Run:
     """The run that a checkpoint holds, if it was made with the same settings."""
+    if not path.exists():
+        raise FileNotFoundError(
+            f"--resume needs a checkpoint; there is no {path}. Start without --resume."
+        )
     metadata = checkpoint.load_metadata(path)
     saved = metadata.get("settings", {})
-    other = [f"{k}: {saved.get(k)}" for k, v in settings.items() if saved.get(k) != v]
+    other = [
+        f"{name}={value} (saved: {saved.get(name)})"
+        for name, value in settings.items()
+        if saved.get(name) != value
+    ]
     if other:
         raise checkpoint.CheckpointError(
-            f"{path}: a run resumes with the settings it was started with; got others "
-            f"for {', '.join(other)} (as saved). Give the same options, or start anew "
-            "without --resume."
+            f"{path}: a run resumes with the settings it was started with; got "
+            f"{', '.join(other)}. Give the same options, or start anew without "
+            "--resume."
         )
     features, labels = prepared.train
     like = jax.eval_shape(
@@ -230,12 +300,11 @@ def train(
     """Steps until ``stop`` says so; saves on the way, at the end and on Ctrl-C."""
     state, seconds, curve = run
     step, loss = int(state.step), None
-    interrupted = catch_interrupts()
     bar, task = start_bar()
     done = stop.progress(step, seconds)
     next_point = next((p for p in _points() if p > done), 1.0)
     next_save = seconds + checkpoint_every
-    with bar:
+    with catch_interrupts() as interrupted, bar:
         while done < 1 and not interrupted:
             state, order, first = begin_round(config, prepared, state, step, seed)
             began = time.perf_counter() - seconds
@@ -253,7 +322,8 @@ def train(
                 done = stop.progress(step, seconds)
                 show(bar, task, config, step, seconds, done, shown)
                 if done >= next_point or done >= 1:
-                    point = measure(config, prepared, state, step, seconds, shown)
+                    last = float(loss)
+                    point = measure(config, prepared, state, step, seconds, last)
                     curve = [*curve, point]
                     next_point = next((p for p in _points() if p > done), 1.0)
                 if seconds >= next_save:
@@ -262,8 +332,8 @@ def train(
                 began = time.perf_counter() - seconds
                 if done >= 1 or interrupted:
                     break
-    run = Run(state, seconds, curve)
-    save(run)
+        run = Run(state, seconds, curve)
+        save(run)
     if interrupted:
         sys.exit(
             f"train_extreme: stopped at step {step}, and saved. Go on with --resume."
@@ -297,12 +367,12 @@ def measure(
     loss: float,
 ) -> Point:
     """A point of the curve; prints it where there is no progress bar to look at."""
-    is_hit, _, _ = top_hits(config, state, prepared.validation)
-    p_at_1 = float(np.mean(is_hit[:, 0])) if len(is_hit) else float("nan")
-    CONSOLE.print(
-        f"step {step}  {seconds:.0f} s  loss {loss:.4f}  validation P@1 {p_at_1:.4f}",
-        highlight=False,
-    )
+    text, p_at_1 = f"step {step}  {seconds:.0f} s  loss {loss:.4f}", None
+    if prepared.validation.labels.num_rows:
+        is_hit, _, _ = top_hits(config, state, prepared.validation)
+        p_at_1 = float(np.mean(is_hit[:, 0]))
+        text += f"  validation P@1 {p_at_1:.4f}"
+    CONSOLE.print(text, highlight=False)
     return Point(step, seconds, loss, p_at_1)
 
 
@@ -338,7 +408,8 @@ def report(config: Config, prepared: Prepared, run: Run, path: Path) -> dict[str
     is_hit, gained, possible = top_hits(
         config, run.state, prepared.test, weights, show_progress=True
     )
-    steps = int(run.state.step)
+    steps, m = int(run.state.step), labels.num_rows
+    epochs = steps / extreme_data.steps_per_epoch(m, config.batch_size)
     result = {
         "data": prepared.name,
         "n_labels": labels.num_columns,
@@ -353,14 +424,15 @@ def report(config: Config, prepared: Prepared, run: Run, path: Path) -> dict[str
         "psp_at_1": float(np.sum(gained) / np.sum(possible)),
         "steps": steps,
         "train_seconds": run.seconds,
-        "examples_per_second": steps * config.batch_size / run.seconds,
+        "examples_per_second": epochs * m / run.seconds,
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "checkpoint": str(path),
         "notes": prepared.notes,
         "config": config._asdict(),
         "curve": [point._asdict() for point in run.curve],
     }
-    table = rich.table.Table("figure", "value", title=prepared.name)
+    value_column = rich.table.Column("value", overflow="fold")
+    table = rich.table.Table("figure", value_column, title=prepared.name)
     for key, value in result.items():
         if isinstance(value, (int, float, str)):
             shown = f"{value:.4f}" if isinstance(value, float) else f"{value}"
@@ -378,7 +450,8 @@ def plot(path: Path, name: str, curve: list[Point], p_at_1: float) -> None:
 
     seconds = [point.seconds for point in curve]
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    left.plot(seconds, [point.p_at_1 for point in curve], "o-", label="validation")
+    p_at_1s = np.array([point.p_at_1 for point in curve], float)
+    left.plot(seconds, p_at_1s, "o-", label="validation")
     left.axhline(p_at_1, color="gray", linestyle="--", label=f"test: {p_at_1:.3f}")
     left.set(xlabel="training time (s)", ylabel="P@1", title=name)
     left.legend()
@@ -388,7 +461,8 @@ def plot(path: Path, name: str, curve: list[Point], p_at_1: float) -> None:
     plt.close(figure)
 
 
-def catch_interrupts() -> list[int]:
+@contextlib.contextmanager
+def catch_interrupts() -> Iterator[list[int]]:
     """A list that the first SIGINT or SIGTERM fills; a second one ends the process."""
     caught: list[int] = []
 
@@ -396,9 +470,13 @@ def catch_interrupts() -> list[int]:
         caught.append(number)
         signal.signal(number, signal.SIG_DFL)
 
-    signal.signal(signal.SIGINT, note)
-    signal.signal(signal.SIGTERM, note)
-    return caught
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, note) for number in numbers]
+    try:
+        yield caught
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def start_bar() -> tuple[rich.progress.Progress, rich.progress.TaskID]:
@@ -451,4 +529,7 @@ def _or_exit(call: Callable[[], Any]) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("train_extreme: interrupted outside of training; nothing new to save.")
