@@ -64,21 +64,25 @@ def require_count(fn: str, least: int, **values: Any) -> None:
 
 def require_f32(fn: str, **arrays: Any) -> None:
     """Floating operands are float32: nothing is cast behind the user's back."""
-    for name, x in arrays.items():
-        if x.dtype != jnp.float32:
-            raise TypeError(
-                f"{fn}: {name} must be float32; got {_got(**{name: x})}. "
-                f"Cast it with {name}.astype(jnp.float32)."
-            )
+    _require_dtype(fn, "float32", "Cast it with {}.astype(jnp.float32).", arrays)
 
 
 def require_ids(fn: str, **arrays: Any) -> None:
     """Ids are int32."""
+    _require_dtype(fn, "int32", "Cast it with {}.astype(jnp.int32).", arrays)
+
+
+def require_mask(fn: str, **arrays: Any) -> None:
+    """Masks are bool: of ids in their place, all would be true but 0."""
+    _require_dtype(fn, "bool", "Compare, as in ids < num_rows.", arrays)
+
+
+def _require_dtype(fn: str, dtype: str, remedy: str, arrays: dict[str, Any]) -> None:
     for name, x in arrays.items():
-        if x.dtype != jnp.int32:
+        if x.dtype != dtype:
+            got = _got(**{name: x})
             raise TypeError(
-                f"{fn}: {name} must be int32; got {_got(**{name: x})}. "
-                f"Cast it with {name}.astype(jnp.int32)."
+                f"{fn}: {name} must be {dtype}; got {got}. {remedy.format(name)}"
             )
 
 

@@ -16,8 +16,8 @@ def sampled_softmax_loss(logits: Array, targets: Array, is_active: Array) -> Arr
 
     Args:
       logits: ``f32[b, m]`` of the active set.
-      targets: ``i32[b, l]`` columns of the labels; anything outside ``[0, m)`` is
-        padding.
+      targets: ``i32[b, l]`` columns of the labels, which must be active; anything
+        outside ``[0, m)`` is padding.
       is_active: ``bool[m]``, false for padding of the active set.
 
     Returns:
@@ -27,7 +27,12 @@ def sampled_softmax_loss(logits: Array, targets: Array, is_active: Array) -> Arr
       TypeError: if a dtype differs from the above.
       ValueError: if the shapes disagree.
 
-    Gradients allocate ``f32[b, m]``.
+    Values are not checked. A target at an inactive column counts with its logit, which
+    the softmax's sum lacks: the loss is then no cross-entropy, and may be negative.
+    :func:`fsparse.shared_active_set` gives no such target.
+
+    Nothing aliases. Reverse-mode differentiable to any order in ``logits``; gradients
+    allocate ``f32[b, m]``.
 
     Example:
       >>> logits, targets = jnp.zeros((1, 4)), jnp.array([[2]])
@@ -40,6 +45,7 @@ def sampled_softmax_loss(logits: Array, targets: Array, is_active: Array) -> Arr
     )
     _checks.require_f32(fn, logits=logits)
     _checks.require_ids(fn, targets=targets)
+    _checks.require_mask(fn, is_active=is_active)
     _checks.require_rank(fn, 2, logits=logits, targets=targets)
     _checks.require(
         fn,

@@ -63,9 +63,13 @@ CALLS = {
     ),
 }
 # What the mechanical mistakes below do not apply to: converted, or compared as shapes.
-ANY_DTYPE = {"learning_rate", "is_active"}
+ANY_DTYPE = {"learning_rate"}
 ANY_RANK = {"is_active", "acc", "mu", "nu"}
-OTHER_DTYPES = [(jnp.float32, jnp.bfloat16), (jnp.int32, jnp.uint8)]
+OTHER_DTYPES = [
+    (jnp.float32, jnp.bfloat16),
+    (jnp.int32, jnp.uint8),
+    (jnp.bool_, jnp.uint8),
+]
 
 
 def aval(x):

@@ -118,6 +118,19 @@ def test_no_label_gives_zero_loss_and_gradient(m):
     np.testing.assert_array_equal(jax.grad(lambda z: loss(z).sum())(logits), 0)
 
 
+def test_a_target_at_an_inactive_column_counts_with_its_logit():
+    """As documented: it is not in the sum, so the loss is no cross-entropy."""
+    logits = jnp.array([[0.0, 1.0, 5.0], [0.0, 1.0, 5.0]])
+    targets, is_active = jnp.array([[2], [1]]), jnp.array([True, True, False])
+    loss = lambda z: sampled_softmax_loss(z, targets, is_active)  # noqa: E731
+    log_z = np.log(1 + np.e)
+    np.testing.assert_allclose(loss(logits), [log_z - 5, log_z - 1], rtol=1e-6)
+    p = 1 / (1 + np.e)
+    want = [[p, 1 - p, -1], [p, -p, 0]]
+    gradient = jax.grad(lambda z: loss(z).sum())(logits)
+    np.testing.assert_allclose(gradient, want, rtol=1e-6)
+
+
 def test_gradient_matches_numeric(rng):
     """And is 0 for padding, whatever its logits."""
     logits, targets, is_active = make(rng, 5, 8, 3)
