@@ -39,11 +39,13 @@ PRESETS = {
         scale=8.0,
         learning_rate=2e-3,
         embedding_learning_rate=1e-2,
-        feature_dropout=0.5,
+        hidden_learning_rate=5e-6,
+        feature_dropout=0.3,
         centroids=False,
         log_q=0.5,
         exclude_inputs=True,
-        epochs=3.0,
+        both_ways=True,
+        epochs=2.0,
     ),
 }
 _MAX_VALIDATION = 2000
@@ -89,30 +91,25 @@ def read(name: str, *, test: Path | None, strict: bool) -> tuple[Splits, list[st
 def prepare(splits: Splits, notes: list[str], config: Config, seed: int) -> Prepared:
     """Weighs features by tf-idf, clips, and holds out a part to validate on."""
     notes = list(notes)
-    if config.exclude_inputs:
+    if config.exclude_inputs or config.both_ways:
         _require_same_items(splits.train)
-    splits = data.tfidf(_leave_out_rare(splits, config.min_count, notes))
-    test = _clip_features("test", splits.test, config.feature_capacity, notes)
-    train = _clip_features("training", splits.train, config.feature_capacity, notes)
-    num_train = train.features.num_rows
-    train = _leave_out_empty(train, notes)
-    m, num_test = train.features.num_rows, np.count_nonzero(test.labels.lengths)
+    num_train = splits.train.features.num_rows
+    train = _leave_out_empty(splits.train, notes)
+    m, num_test = train.features.num_rows, np.count_nonzero(splits.test.labels.lengths)
     if not m or not num_test:
         raise ValueError(
             f"prepare: {splits.name} must have training examples with features and "
             f"labels, and test examples with labels; got {m} and {num_test}."
         )
-    order = np.random.default_rng(seed).permutation(m)
-    size = min(_MAX_VALIDATION, m // 100)
-    held_out, rest = _take(train, order[:size]), _take(train, np.sort(order[size:]))
-    labels, clipped = data.clip(rest.labels, config.label_capacity)
-    if clipped.entries:
-        notes.append(
-            f"{clipped.entries} labels of {clipped.examples} training examples are "
-            f"beyond label_capacity={config.label_capacity} and left out"
-        )
-    rest = rest._replace(labels=labels)
-    return Prepared(splits.name, rest, held_out, test, num_train, notes)
+    if config.both_ways:
+        train = _add_reversed(train)
+    splits = splits._replace(train=train)
+    splits = data.tfidf(_leave_out_rare(splits, config.min_count, notes))
+    test = _clip_features("test", splits.test, config.feature_capacity, notes)
+    train = _clip_features("training", splits.train, config.feature_capacity, notes)
+    train, validation = _hold_out(train, m, seed)
+    train = _clip_labels(train, config.label_capacity, notes)
+    return Prepared(splits.name, train, validation, test, num_train, notes)
 
 
 def batches(
@@ -212,7 +209,8 @@ def _require_same_items(dataset: Dataset) -> None:
     if features.num_columns != labels.num_columns:
         raise ValueError(
             "--exclude-inputs must go with features and labels that are the same "
-            f"items; got {features.num_columns} and {labels.num_columns} of them."
+            f"items, and so must --both-ways; got {features.num_columns} and "
+            f"{labels.num_columns} of them."
         )
 
 
@@ -243,6 +241,32 @@ def _clip_features(
             f"beyond feature_capacity={capacity} and left out"
         )
     return dataset._replace(features=features)
+
+
+def _clip_labels(dataset: Dataset, capacity: int, notes: list[str]) -> Dataset:
+    labels, clipped = data.clip(dataset.labels, capacity)
+    if clipped.entries:
+        notes.append(
+            f"{clipped.entries} labels of {clipped.examples} training examples are "
+            f"beyond label_capacity={capacity} and left out"
+        )
+    return dataset._replace(labels=labels)
+
+
+def _add_reversed(dataset: Dataset) -> Dataset:
+    """Each example twice: row `m + i` has the labels of row `i` as its features."""
+    features, labels = (r._replace(values=np.ones_like(r.values)) for r in dataset)
+    reverse = Dataset(labels, features)
+    return Dataset(*map(data.concatenate, zip(dataset, reverse, strict=True)))
+
+
+def _hold_out(dataset: Dataset, m: int, seed: int) -> tuple[Dataset, Dataset]:
+    """Some of the first `m` rows to validate on; rows `i` and `m + i` stay together."""
+    size = min(_MAX_VALIDATION, m // 100)
+    held_out = np.random.default_rng(seed).permutation(m)[:size]
+    row = np.arange(dataset.features.num_rows)
+    rest = row[~np.isin(row % m, held_out)]
+    return _take(dataset, rest), _take(dataset, held_out)
 
 
 def _leave_out_empty(dataset: Dataset, notes: list[str]) -> Dataset:

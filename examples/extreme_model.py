@@ -45,6 +45,7 @@ class Config(NamedTuple):
     log_q: float = 0.0  # how much of the sampling's bias to frequent labels is undone
     neighbours: bool = False  # batches of examples with similar labels
     exclude_inputs: bool = False  # features and labels are the same items: predict new
+    both_ways: bool = False  # they are, so learn from labels to features, too
     epochs: float = 4.0
 
 
