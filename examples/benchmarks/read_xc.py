@@ -10,10 +10,7 @@ Example:
 """
 
 import argparse
-import importlib.metadata
 import json
-import os
-import platform
 import statistics
 import tempfile
 import time
@@ -21,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import machine
 import numpy as np
 
 from fsparse.data import Dataset, SparseRows, load_xc, write_xc
@@ -121,36 +119,6 @@ def read_scikit_learn(path: Path) -> int:
     return int(features.shape[0])
 
 
-def version(package: str) -> str | None:
-    """Of an installed package."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def machine() -> dict[str, str | int | None]:
-    """What the numbers depend on."""
-    return {
-        "cpu": cpu_model(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "fsparse": version("fsparse"),
-        "numpy": version("numpy"),
-        "scikit-learn": version("scikit-learn"),
-    }
-
-
-def cpu_model() -> str:
-    """The name its maker gave it, where the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
-    return names[0] if names else platform.machine()
-
-
 def make_readers(folder: Path, num_bytes: int) -> list[Reader]:
     """Generates the files; a reader that is not installed is left out."""
     whole, part = folder / "whole.txt", folder / "part.txt"
@@ -160,7 +128,7 @@ def make_readers(folder: Path, num_bytes: int) -> list[Reader]:
         Reader("fsparse.data.load_xc", read_fsparse, whole),
         Reader("plain Python", read_plain_python, part),
     ]
-    if version("scikit-learn"):
+    if machine.version("scikit-learn"):
         readers.append(Reader("sklearn load_svmlight_file", read_scikit_learn, whole))
     return readers
 
@@ -210,7 +178,8 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Measures and prints."""
     arguments = parse_arguments()
-    print("\n".join(f"{name}: {value}" for name, value in machine().items()))
+    found = machine.facts("numpy", "scikit-learn")
+    machine.show(found)
     with tempfile.TemporaryDirectory() as folder:
         readers = make_readers(Path(folder), int(arguments.megabytes * 1e6))
         results = compare(readers, arguments.rounds)
@@ -218,8 +187,8 @@ def main() -> None:
     for name, size, seconds, rate, examples in results:
         print(f"{name:<28}{size:>8.1f}{seconds:>9.3f}{rate:>9.1f}{examples:>13,.0f}")
     if arguments.json:
-        found = {"machine": machine(), "results": [r._asdict() for r in results]}
-        arguments.json.write_text(json.dumps(found, indent=2) + "\n")
+        figures = {"machine": found, "results": [r._asdict() for r in results]}
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":
