@@ -116,10 +116,10 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     path = out / "checkpoint.npz"
     settings = {
         "data": prepared.name,
-        "training_set": fingerprint(prepared.train),
         "seed": args.seed,
         "seconds": args.seconds,
         **config._asdict(),
+        "training_set_crc32": fingerprint(prepared.train),
     }
     stop = stop_rule(config, prepared, args.seconds)
     save = saver(path, settings)
