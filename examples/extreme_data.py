@@ -60,7 +60,8 @@ class Prepared(NamedTuple):
     train: Dataset
     validation: Dataset  # held out of the training set, for the curve
     test: Dataset
-    num_train: int  # examples of the training set before anything was held out
+    num_train: int  # examples of the training set before anything was left out
+    label_counts: np.ndarray  # i64[num_labels] over those
     notes: list[str]  # what was left out or cut, and how much
 
 
@@ -93,7 +94,8 @@ def prepare(splits: Splits, notes: list[str], config: Config, seed: int) -> Prep
     notes = list(notes)
     if config.exclude_inputs or config.both_ways:
         _require_same_items(splits.train)
-    num_train = splits.train.features.num_rows
+    num_train = splits.train.labels.num_rows
+    label_counts = data.column_counts(splits.train.labels)
     train = _leave_out_empty(splits.train, notes)
     m, num_test = train.features.num_rows, np.count_nonzero(splits.test.labels.lengths)
     if not m or not num_test:
@@ -109,7 +111,9 @@ def prepare(splits: Splits, notes: list[str], config: Config, seed: int) -> Prep
     train = _clip_features("training", splits.train, config.feature_capacity, notes)
     train, validation = _hold_out(train, m, seed)
     train = _clip_labels(train, config.label_capacity, notes)
-    return Prepared(splits.name, train, validation, test, num_train, notes)
+    return Prepared(
+        splits.name, train, validation, test, num_train, label_counts, notes
+    )
 
 
 def batches(

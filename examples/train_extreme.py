@@ -403,16 +403,15 @@ def top_hits(
 
 def report(config: Config, prepared: Prepared, run: Run, path: Path) -> dict[str, Any]:
     """Judges the model on the test set; prints and returns the figures."""
-    labels = prepared.train.labels
-    weights = metrics.inverse_propensities(data.column_counts(labels), labels.num_rows)
+    weights = metrics.inverse_propensities(prepared.label_counts, prepared.num_train)
     is_hit, gained, possible = top_hits(
         config, run.state, prepared.test, weights, show_progress=True
     )
-    steps, m = int(run.state.step), labels.num_rows
+    steps, m = int(run.state.step), prepared.train.labels.num_rows
     epochs = steps / extreme_data.steps_per_epoch(m, config.batch_size)
     result = {
         "data": prepared.name,
-        "n_labels": labels.num_columns,
+        "n_labels": len(prepared.label_counts),
         "n_features": prepared.train.features.num_columns,
         "n_train": prepared.num_train,
         "n_validation": prepared.validation.labels.num_rows,
