@@ -179,7 +179,7 @@ def active_loss(
     logits = matmul(h, active_rows)
     logits -= facts.log_q.at[active.ids].get(mode="fill", fill_value=0)
     margin = facts.margin.at[label_ids].get(mode="fill", fill_value=0)
-    example = jnp.arange(h.shape[0])[:, None]
+    example = jnp.arange(label_ids.shape[0])[:, None]
     logits = logits.at[example, active.targets].add(-margin, mode="drop")
     loss = losses.sampled_softmax_loss(logits, active.targets, active.ids < n)
     num_labels = jnp.sum(active.targets < m, axis=1)
