@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -109,3 +111,24 @@ def complaint(*argv):
     assert message.startswith("train_extreme: ")
     assert "\n" not in message
     return message
+
+
+def make_state(config, sizes, seed=0):
+    """Everything random, as in the middle of a run, where Adam's steps are smooth."""
+    state = example("extreme_model").init(config, *sizes, seed)
+    rng = np.random.default_rng(seed)
+
+    def fill(path, x):
+        if x.dtype != jnp.float32:
+            return x
+        values = 0.3 * rng.standard_normal(x.shape).astype(np.float32)
+        is_square = ".nu" in jax.tree_util.keystr(path)
+        return jnp.asarray(np.abs(values) + 0.01 if is_square else values)
+
+    state = jax.tree_util.tree_map_with_path(fill, state)
+    moments = state.moments._replace(
+        table=state.moments.table._replace(count=jnp.int32(6)),
+        hidden=state.moments.hidden._replace(count=jnp.int32(6)),
+        output=state.moments.output._replace(count=jnp.int32(6)),
+    )
+    return state._replace(moments=moments)

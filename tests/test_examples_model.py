@@ -1,0 +1,151 @@
+"""Parts of the trainer's model against numpy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from example_cases import example, make_state
+
+from fsparse.data import Batch
+
+extreme_model = example("extreme_model")
+Config = extreme_model.Config
+D, NUM_FEATURES, NUM_LABELS, B = 8, 30, 12, 4
+CONFIG = Config(width=D, batch_size=B, num_negatives=0)
+
+
+def test_dropout_keeps_the_mean():
+    weights = jnp.full((100, 200), 2.0)
+    kept = extreme_model._dropout(0.25, jax.random.PRNGKey(0), weights)
+    assert set(np.unique(kept)) == {0, np.float32(2 / 0.75)}
+    np.testing.assert_allclose(np.mean(kept), 2, rtol=0.02)
+    assert extreme_model._dropout(0.0, None, weights) is weights
+
+
+def test_hidden_layer_starts_as_the_identity():
+    hidden = extreme_model.init(CONFIG, 3, 3, 0).params.hidden
+    bag = np.random.default_rng(1).standard_normal((6, D)).astype(np.float32)
+    h = extreme_model.hidden_layer(CONFIG, hidden, jnp.asarray(bag))
+    length = np.linalg.norm(bag, axis=1, keepdims=True)
+    np.testing.assert_allclose(
+        h[:, :-1], CONFIG.scale * (bag / length)[:, :-1], rtol=1e-5
+    )
+    np.testing.assert_array_equal(h[:, -1], 1)
+
+
+def test_unit_of_zeros():
+    rows = jnp.array([[0.0, 0.0], [3.0, 4.0]])
+    np.testing.assert_allclose(
+        extreme_model.unit(rows), [[0, 0], [0.6, 0.8]], rtol=1e-6
+    )
+    grad = jax.grad(
+        lambda x: jnp.sum(extreme_model.unit(x) ** 2 + extreme_model.unit(x))
+    )
+    np.testing.assert_array_equal(grad(rows)[0], [0, 0])
+    assert np.isfinite(grad(rows)).all()
+
+
+def make_examples(m, seed=0):
+    """Padded rows: ids, weights and labels."""
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(0, NUM_FEATURES + 1, (m, 4)).astype(np.int32)
+    weights = np.where(ids < NUM_FEATURES, rng.standard_normal((m, 4)), 0)
+    labels = np.array(
+        [rng.choice(NUM_LABELS + 1, 3, replace=False) for _ in range(m)], np.int32
+    )
+    return Batch(ids, weights.astype(np.float32), labels)
+
+
+def test_start_at_centroids():
+    config = CONFIG._replace(margin=0.4)
+    state = extreme_model.init(config, NUM_FEATURES, NUM_LABELS, 0)
+    examples = make_examples(40)
+    table = np.vstack([state.params.table, np.zeros(D)])
+    sums = np.zeros((NUM_LABELS + 1, D))
+    for ids, weights, labels in zip(*examples, strict=True):
+        bag = weights @ table[ids]
+        direction = bag / np.linalg.norm(bag)
+        direction[-1] = 0  # the bias has no part in it
+        sums[labels] += direction
+    lengths = np.linalg.norm(sums[:-1], axis=1)
+    assert lengths.min() > 0
+
+    got = jnp.zeros((NUM_LABELS, D))
+    for start in range(0, 40, B):
+        batch = Batch(*(x[start : start + B] for x in examples))
+        got = extreme_model.add_to_centroids(config, got, state.params, batch)
+    np.testing.assert_allclose(got, sums[:-1], atol=2e-5)
+    started = extreme_model.start_at_centroids(config, state, got)
+    want = sums[:-1] / lengths[:, None]
+    np.testing.assert_allclose(started.params.output, want, atol=2e-5)
+    margin = 0.4 * config.scale / np.maximum(lengths, 1)
+    np.testing.assert_allclose(started.facts.margin, margin, rtol=1e-4)
+
+
+def test_centroid_of_a_label_without_examples_is_zero():
+    state = extreme_model.init(CONFIG, NUM_FEATURES, NUM_LABELS, 0)
+    started = extreme_model.start_at_centroids(
+        CONFIG, state, jnp.zeros((NUM_LABELS, D))
+    )
+    np.testing.assert_array_equal(started.params.output, 0)
+    assert np.isfinite(started.facts.margin).all()
+
+
+def test_start_at_frequencies():
+    """The chance to be active is that of sampling with these frequencies."""
+    counts, num_examples = np.array([40, 3, 1, 0, 16]), 50
+    config = CONFIG._replace(num_negatives=7, log_q=0.5, batch_size=10)
+    state = extreme_model.init(config, 4, 5, 0)
+    started = extreme_model.start_at_frequencies(
+        config, state, jnp.asarray(counts, jnp.float32), num_examples
+    )
+    frequency = (counts + 0.5) / counts.sum()
+    labels_a_batch = counts.sum() / num_examples * 10
+    missed = (1 - np.minimum(frequency, 0.5)) ** labels_a_batch * (1 - 1 / 5) ** 7
+    np.testing.assert_allclose(
+        started.facts.log_q, 0.5 * np.log(1 - missed), rtol=1e-4, atol=1e-6
+    )
+    bias = started.params.output[:, -1]
+    np.testing.assert_allclose(
+        bias, np.log(frequency) - np.log(frequency).mean(), rtol=1e-5
+    )
+    np.testing.assert_array_equal(started.params.output[:, :-1], 0)
+
+
+def test_codes_of_alike_rows():
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((500, D)).astype(np.float32)
+    rows[100:200] = rows[:100]
+    rows[200:300] = 2 * rows[:100]
+    rows[300:400] = -rows[:100]
+    rows[400] = 0
+    key = jax.random.PRNGKey(3)
+    codes = np.asarray(extreme_model.label_codes(jnp.asarray(rows), key))
+    assert codes.min() >= 0
+    assert codes.max() < 2**20
+    np.testing.assert_array_equal(codes[100:200], codes[:100])
+    np.testing.assert_array_equal(codes[200:300], codes[:100])
+    np.testing.assert_array_equal(codes[300:400], 2**20 - 1 - codes[:100])
+    assert len(set(codes[:100].tolist())) > 90
+    other = extreme_model.label_codes(jnp.asarray(rows), jax.random.PRNGKey(4))
+    assert not np.array_equal(other, codes)
+
+
+@pytest.mark.parametrize("exclude_inputs", [False, True])
+@pytest.mark.parametrize("k", [3, NUM_LABELS])
+def test_predictions_by_brute_force(exclude_inputs, k):
+    """Labels are the features' items; `n` fills up what is left of the `k`."""
+    config = CONFIG._replace(exclude_inputs=exclude_inputs)
+    params = make_state(config, (NUM_LABELS, NUM_LABELS)).params
+    batch = make_examples(10)
+    ids = np.minimum(batch.feature_ids, NUM_LABELS)
+    weights = np.where(ids < NUM_LABELS, batch.feature_weights, 0)
+    batch = Batch(ids, weights.astype(np.float32), batch.label_ids)
+    got = np.asarray(extreme_model.predict(config, params, batch, k))
+    scores = extreme_model.encode(config, params, batch) @ params.output.T
+    for row, score, inputs in zip(got, np.asarray(scores), ids, strict=True):
+        excluded = set(inputs.tolist()) if exclude_inputs else set()
+        ranking = [i for i in np.argsort(-score).tolist() if i not in excluded]
+        kept = [i for i in row.tolist() if i not in excluded and i < NUM_LABELS]
+        assert kept == ranking[:k]
+        assert row.tolist()[: len(kept)] == kept
