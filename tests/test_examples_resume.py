@@ -1,12 +1,15 @@
 """A run that was stopped goes on to the same bits, or says why it cannot."""
 
 import resource
+import runpy
 import shutil
 import signal
+import sys
 
 import numpy as np
 import pytest
 from example_cases import (
+    EXAMPLES,
     SMALL,
     arrays_of,
     assert_same_bits,
@@ -130,6 +133,18 @@ def test_termination_is_an_interrupt_and_handlers_come_back(
     before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     stop(monkeypatch, 5, *argv(data, tmp_path), number=signal.SIGTERM)
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_interrupt_before_training_is_no_traceback(data, tmp_path, monkeypatch):
+    def interrupted(*args):
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(train_extreme.extreme_model, "init", interrupted)
+    words = ["train_extreme.py", *map(str, argv(data, tmp_path))]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit, match="interrupted outside of training"):
+        runpy.run_path(str(EXAMPLES / words[0]), run_name="__main__")
+    assert not list(tmp_path.iterdir())
 
 
 # ---- checkpoints that cannot be resumed ---------------------------------------------
