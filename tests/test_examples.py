@@ -195,3 +195,24 @@ def test_read_xc_benchmark_has_an_example(tmp_path):
     )
     assert status == 2
     assert "must be positive" in err
+
+
+def test_train_step_benchmark(tmp_path):
+    write_examples(tmp_path / "tiny.txt", 200)
+    argv = ["--data", "tiny.txt", "--width", 8, "--rounds", 1, "--seconds", 0.01]
+    argv += ["--json", "step.json"]
+    status, out, err = finish(launch("benchmarks/train_step.py", *argv, cwd=tmp_path))
+    assert status == 0, err
+    report = json.loads((tmp_path / "step.json").read_text())
+    peers = {result["peer"]: result for result in report["results"]}
+    assert {"fsparse", "jax sampled", "jax dense"} <= set(peers)
+    assert peers["fsparse"]["times_fsparse"] == 1
+    for name, result in peers.items():
+        assert result["examples_per_second"] > 0
+        assert name in out
+
+
+def test_train_step_benchmark_has_an_example(tmp_path):
+    status, out, _ = finish(launch("benchmarks/train_step.py", "--help", cwd=tmp_path))
+    assert status == 0
+    assert "python examples/benchmarks/train_step.py --rounds" in out

@@ -16,11 +16,14 @@ def step(config: Config, params: Params, *, sampled: bool) -> Callable[[Batch], 
         torch.nn.Parameter(torch.tensor(np.asarray(leaf)))
         for leaf in (params.table, *params.hidden, params.output)
     )
-    sparse, dense = (
-        ([table, output], hidden) if sampled else ([table], [*hidden, output])
-    )
+    sparse = [{"params": [table], "lr": config.embedding_learning_rate}]
+    dense = hidden
+    if sampled:
+        sparse.append({"params": [output], "lr": config.learning_rate})
+    else:
+        dense = [*hidden, output]
     optimizers = [
-        torch.optim.SparseAdam(sparse, lr=config.embedding_learning_rate),
+        torch.optim.SparseAdam(sparse),
         torch.optim.Adam(dense, lr=config.learning_rate),
     ]
 
@@ -36,7 +39,7 @@ def step(config: Config, params: Params, *, sampled: bool) -> Callable[[Batch], 
         loss.backward()
         for optimizer in optimizers:
             optimizer.step()
-        return float(loss)
+        return loss.item()
 
     return run
 
