@@ -46,6 +46,13 @@ def save(path: str | os.PathLike[str], tree: Any, metadata: Mapping[str, Any]) -
       OSError: if the disk is full or the folder cannot be written; ``path`` is then
         what it was.
       TypeError: if the metadata is not JSON, or a leaf is no array of numbers.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     save(f"{folder}/run", {"w": jax.numpy.ones(2)}, {"step": 3})
+      ...     load_metadata(f"{folder}/run")
+      {'step': 3}
     """
     path = Path(path)
     leaves = _named_leaves("save", tree)
@@ -87,6 +94,13 @@ def load(path: str | os.PathLike[str], like: Tree) -> tuple[Tree, dict[str, Any]
       FileNotFoundError: if there is no such file.
       CheckpointError: if it is truncated, damaged, of another format or version, or
         its leaves differ from those of ``like``; the message names the first that does.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     save(f"{folder}/run", {"w": jax.numpy.ones(2)}, {"step": 3})
+      ...     load(f"{folder}/run", {"w": jax.numpy.zeros(2)})
+      ({'w': Array([1., 1.], dtype=float32)}, {'step': 3})
     """
     wanted = _named_leaves("load", like)
     with _reading(path) as archive:
@@ -99,7 +113,19 @@ def load(path: str | os.PathLike[str], like: Tree) -> tuple[Tree, dict[str, Any]
 
 
 def load_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The metadata alone. Raises as :func:`load` does."""
+    """The metadata alone, without reading the leaves.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      CheckpointError: if it is truncated, damaged, or of another format or version.
+
+    Example:
+      >>> import tempfile
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     save(f"{folder}/run", (), {"step": 3})
+      ...     load_metadata(f"{folder}/run")
+      {'step': 3}
+    """
     with _reading(path) as archive:
         return dict(_read_manifest(path, archive)["metadata"])
 

@@ -257,7 +257,8 @@ def scatter_outer(v: Array, x: Array, ids: Array, *, num_rows: int) -> Array:
       TypeError: if a dtype differs from the above.
       ValueError: if the shapes disagree.
 
-    Reverse-mode differentiable to any order in ``v`` and ``x``.
+    Nothing aliases. Reverse-mode differentiable to any order in ``v`` and ``x``; their
+    gradients allocate no more than their own shapes.
 
     Example:
       >>> import jax.numpy as jnp
@@ -284,18 +285,22 @@ def scatter_outer(v: Array, x: Array, ids: Array, *, num_rows: int) -> Array:
 
 
 def take_rows(w: Array, ids: Array) -> Array:
-    """Selected rows of a table, zeros for padding.
+    """Selected rows of a table: ``y[j] = w[ids[j]]``, zeros for padding.
 
     Args:
       w: ``f32[n, d]`` table.
       ids: ``i32[m]`` rows.
 
     Returns:
-      ``f32[m, d]``, a copy. Its gradient is what the row optimizers take.
+      ``f32[m, d]``, a copy. A gradient with respect to it is what
+      :func:`fsparse.row_grad` takes.
 
     Raises:
       TypeError: if a dtype differs from the above.
       ValueError: if the shapes disagree.
+
+    Reverse-mode differentiable to any order in ``w``; the gradient is dense,
+    ``f32[n, d]``.
 
     Example:
       >>> import jax.numpy as jnp
@@ -323,11 +328,16 @@ def embedding_bag(table: Array, ids: Array, weights: Array | None = None) -> Arr
       weights: ``f32[b, k]`` values of the features.
 
     Returns:
-      ``f32[b, d]``. Gradients: see :func:`gather_matmul`.
+      ``f32[b, d]``.
 
     Raises:
       TypeError: if a dtype differs from the above.
       ValueError: if the shapes disagree.
+
+    Nothing aliases. Reverse-mode differentiable to any order in ``table`` and
+    ``weights``; the gradient in ``table`` is dense, ``f32[n, d]``, so training loops
+    hand the gradient ``x`` of the result to ``fsparse.rows``, as
+    ``RowGrad(ids, weights, x)``.
 
     Example:
       >>> import jax.numpy as jnp

@@ -25,6 +25,8 @@ def hits(predicted: Array, labels: Array, *, num_labels: int) -> Array:
       TypeError: if ids are not int32.
       ValueError: if the shapes disagree.
 
+    Allocates ``bool[b, k, l]``.
+
     Example:
       >>> hits(jnp.array([[4, 1]]), jnp.array([[1, 9]]), num_labels=9)
       Array([[False,  True]], dtype=bool)
@@ -45,16 +47,61 @@ def hits(predicted: Array, labels: Array, *, num_labels: int) -> Array:
 
 
 def precision_at(k: int, is_hit: Array) -> Array:
-    """``P@k``: the fraction of the first ``k`` predictions that are true, ``f32[b]``.
+    """``P@k``: the fraction of the first ``k`` predictions that are true.
 
     An example with one label has at most ``1 / k``.
+
+    Args:
+      k: cut-off, at least 1.
+      is_hit: ``bool[b, >= k]`` of :func:`hits`.
+
+    Returns:
+      ``f32[b]``.
+
+    Raises:
+      TypeError: if ``is_hit`` is not bool.
+      ValueError: if there are fewer than ``k`` predictions.
+
+    Example:
+      >>> precision_at(2, jnp.array([[False, True, True]]))
+      Array([0.5], dtype=float32)
     """
-    return jnp.mean(is_hit[:, :k], axis=1, dtype=jnp.float32)
+    return jnp.mean(_first("precision_at", k, is_hit), axis=1, dtype=jnp.float32)
 
 
 def hit_at(k: int, is_hit: Array) -> Array:
-    """``Hit@k``: 1 if any of the first ``k`` predictions is true, ``f32[b]``."""
-    return jnp.any(is_hit[:, :k], axis=1).astype(jnp.float32)
+    """``Hit@k``: 1 if any of the first ``k`` predictions is true, else 0.
+
+    Args:
+      k: cut-off, at least 1.
+      is_hit: ``bool[b, >= k]`` of :func:`hits`.
+
+    Returns:
+      ``f32[b]``.
+
+    Raises:
+      TypeError: if ``is_hit`` is not bool.
+      ValueError: if there are fewer than ``k`` predictions.
+
+    Example:
+      >>> hit_at(2, jnp.array([[False, True, True], [False, False, True]]))
+      Array([1., 0.], dtype=float32)
+    """
+    return jnp.any(_first("hit_at", k, is_hit), axis=1).astype(jnp.float32)
+
+
+def _first(fn: str, k: int, is_hit: Array) -> Array:
+    (is_hit,) = _checks.as_arrays(fn, is_hit=is_hit)
+    _checks.require_mask(fn, is_hit=is_hit)
+    _checks.require_rank(fn, 2, is_hit=is_hit)
+    _require_k(fn, k, is_hit=is_hit)
+    return is_hit[:, :k]
+
+
+def _require_k(fn: str, k: int, **ranked: Array) -> None:
+    _checks.require_count(fn, 1, k=k)
+    ((name, x),) = ranked.items()
+    _checks.require(fn, x.shape[1] >= k, f"{name} must have k={k} columns", **ranked)
 
 
 def inverse_propensities(
@@ -75,6 +122,10 @@ def inverse_propensities(
       ``f32[n]``.
 
     Jain, Prabhu and Varma, "Extreme Multi-label Loss Functions", 2016.
+
+    Example:
+      >>> inverse_propensities(np.array([1, 1000]), 10_000).round(2)
+      array([9.21, 1.3 ], dtype=float32)
     """
     c = (np.log(max(num_examples, 3)) - 1) * (b + 1) ** a
     return (1 + c * np.exp(-a * np.log(label_counts + b))).astype(np.float32)
@@ -88,14 +139,32 @@ def propensity_gains(
     ``PSP@k`` of a data set is the sum of the first over the sum of the second.
 
     Args:
-      k: cut-off.
+      k: cut-off, at least 1.
       predicted: ``i32[b, >= k]``, best first.
       labels: ``i32[b, l]``; ids outside ``[0, n)`` are padding.
       weights: ``f32[n]`` of :func:`inverse_propensities`.
 
     Returns:
       ``f32[b]`` gained by the predictions and ``f32[b]`` gained by the best ranking.
+
+    Raises:
+      TypeError: if a dtype differs from the above.
+      ValueError: if the shapes disagree or there are fewer than ``k`` predictions.
+
+    Example:
+      >>> predicted, labels = jnp.array([[0, 2]]), jnp.array([[2, 1]])
+      >>> propensity_gains(1, predicted, labels, jnp.array([1.0, 2.0, 3.0]))
+      (Array([0.], dtype=float32), Array([3.], dtype=float32))
     """
+    fn = "propensity_gains"
+    predicted, labels, weights = _checks.as_arrays(
+        fn, predicted=predicted, labels=labels, weights=weights
+    )
+    _checks.require_f32(fn, weights=weights)
+    _checks.require_ids(fn, predicted=predicted, labels=labels)
+    _checks.require_rank(fn, 1, weights=weights)
+    _checks.require_rank(fn, 2, predicted=predicted, labels=labels)
+    _require_k(fn, k, predicted=predicted)
     n = weights.shape[0]
     top = predicted[:, :k]
     is_hit = hits(top, labels, num_labels=n)

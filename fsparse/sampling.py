@@ -40,7 +40,10 @@ def shared_active_set(
 
     Raises:
       TypeError: if ``labels`` are not int32.
-      ValueError: if ``labels`` has not two axes or a size is negative.
+      ValueError: if ``labels`` has not two axes, ``num_rows < 1`` or
+        ``num_negatives < 0``.
+
+    Nothing aliases, and nothing is differentiable. Allocates a few ``i32[m]``: one sort.
 
     Example:
       >>> import jax

@@ -21,6 +21,9 @@ Array = jax.Array
 def dense_top_k(x: Array, w: Array, k: int) -> tuple[Array, Array]:
     """The ``k`` largest dot products of each example with the rows of a table.
 
+    The largest of ``x[i] . w[r]`` over ``r``: ``jax.lax.top_k(x @ w.T, k)`` without the
+    product.
+
     Args:
       x: ``f32[b, d]`` examples.
       w: ``f32[n, d]`` table.
@@ -35,8 +38,9 @@ def dense_top_k(x: Array, w: Array, k: int) -> tuple[Array, Array]:
       TypeError: if a dtype differs from the above.
       ValueError: if the shapes disagree or ``k < 1``.
 
-    Memory: a fixed block for each thread and ``O(b k)``. The scores are reverse-mode
-    differentiable in ``x`` and ``w`` (dense in ``w``); the search itself is constant.
+    Nothing aliases. Memory: a fixed block for each thread and ``O(b k)``. The scores
+    are reverse-mode differentiable to any order in ``x`` and ``w``, whose gradient is
+    dense, ``f32[n, d]``; the ids are constant.
 
     Example:
       >>> import jax.numpy as jnp
