@@ -1,5 +1,6 @@
 """Ranking metrics against a hand-computed example and brute force."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -84,7 +85,7 @@ def test_padding_predicted_beside_padding_is_no_hit():
     np.testing.assert_array_equal([gained, best], 0)
 
 
-@pytest.mark.parametrize("function", [metrics.precision_at, metrics.hit_at])
+@pytest.mark.parametrize("function", [precision_at, hit_at])
 def test_cut_offs_and_hits_that_do_not_fit(function):
     name = function.__name__
     is_hit = jnp.zeros((2, 3), bool)
@@ -98,7 +99,7 @@ def test_cut_offs_and_hits_that_do_not_fit(function):
 
 def test_propensity_gains_of_wrong_arguments():
     ids, weights = jnp.zeros((2, 3), jnp.int32), jnp.ones(5)
-    gains = metrics.propensity_gains
+    gains = propensity_gains
     with pytest.raises(ValueError, match="predicted must have k=4 columns"):
         gains(4, ids, ids, weights)
     with pytest.raises(TypeError, match=r"labels must be int32; got labels: f32"):
