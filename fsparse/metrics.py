@@ -101,7 +101,9 @@ def _first(fn: str, k: int, is_hit: Array) -> Array:
 def _require_k(fn: str, k: int, **ranked: Array) -> None:
     _checks.require_count(fn, 1, k=k)
     ((name, x),) = ranked.items()
-    _checks.require(fn, x.shape[1] >= k, f"{name} must have k={k} columns", **ranked)
+    _checks.require(
+        fn, x.shape[1] >= k, f"{name} must have at least k={k} columns", **ranked
+    )
 
 
 def inverse_propensities(

@@ -43,7 +43,7 @@ def shared_active_set(
       ValueError: if ``labels`` has not two axes, ``num_rows < 1`` or
         ``num_negatives < 0``.
 
-    Nothing aliases, and nothing is differentiable. Allocates a few ``i32[m]``: one sort.
+    Nothing aliases, and ids have no gradients. Costs one sort of ``m`` ids.
 
     Example:
       >>> import jax

@@ -61,6 +61,12 @@ CALLS = {
         partial(metrics.hits, num_labels=5),
         {"predicted": IDS, "labels": IDS},
     ),
+    "precision_at": (metrics.precision_at, {"k": 2, "is_hit": jnp.ones((3, 2), bool)}),
+    "hit_at": (metrics.hit_at, {"k": 2, "is_hit": jnp.ones((3, 2), bool)}),
+    "propensity_gains": (
+        metrics.propensity_gains,
+        {"k": 2, "predicted": IDS, "labels": IDS, "weights": f32(5)},
+    ),
 }
 # What the mechanical mistakes below do not apply to: converted, or compared as shapes.
 ANY_DTYPE = {"learning_rate"}
@@ -74,7 +80,7 @@ OTHER_DTYPES = [
 
 def aval(x):
     short = {"float32": "f32", "int32": "i32", "bfloat16": "bf16", "uint8": "u8"}
-    return f"{short[x.dtype.name]}[{','.join(map(str, x.shape))}]"
+    return f"{short.get(x.dtype.name, x.dtype.name)}[{','.join(map(str, x.shape))}]"
 
 
 def mechanical_mistakes():
@@ -231,9 +237,26 @@ MISTAKES = [
         "predicted and labels must have a row for each example; got "
         "predicted: i32[3,2], labels: i32[2,2].",
     ),
+    *[
+        (
+            name,
+            {"k": 3},
+            ValueError,
+            f"{arg} must have at least k=3 columns; got {arg}: ",
+        )
+        for name, arg in [
+            ("precision_at", "is_hit"),
+            ("hit_at", "is_hit"),
+            ("propensity_gains", "predicted"),
+        ]
+    ],
     # values
     ("dense_top_k", {"k": 0}, ValueError, "k must be at least 1; got 0."),
     ("dense_top_k", {"k": -3}, ValueError, "k must be at least 1; got -3."),
+    *[
+        (name, {"k": 0}, ValueError, "k must be at least 1; got 0.")
+        for name in ("precision_at", "hit_at", "propensity_gains")
+    ],
     (
         "scatter_outer",
         {"num_rows": -1},

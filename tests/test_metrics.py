@@ -1,6 +1,5 @@
 """Ranking metrics against a hand-computed example and brute force."""
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -83,26 +82,3 @@ def test_padding_predicted_beside_padding_is_no_hit():
     assert not np.any(hits(padding, padding, num_labels=N))
     gained, best = propensity_gains(3, padding, padding, np.ones(N, np.float32))
     np.testing.assert_array_equal([gained, best], 0)
-
-
-@pytest.mark.parametrize("function", [precision_at, hit_at])
-def test_cut_offs_and_hits_that_do_not_fit(function):
-    name = function.__name__
-    is_hit = jnp.zeros((2, 3), bool)
-    with pytest.raises(ValueError, match=rf"{name}: is_hit must have k=4 columns"):
-        function(4, is_hit)
-    with pytest.raises(ValueError, match=rf"{name}: k must be at least 1; got 0"):
-        function(0, is_hit)
-    with pytest.raises(TypeError, match=rf"{name}: is_hit must be bool; got .*f32"):
-        function(1, is_hit.astype(jnp.float32))
-
-
-def test_propensity_gains_of_wrong_arguments():
-    ids, weights = jnp.zeros((2, 3), jnp.int32), jnp.ones(5)
-    gains = propensity_gains
-    with pytest.raises(ValueError, match="predicted must have k=4 columns"):
-        gains(4, ids, ids, weights)
-    with pytest.raises(TypeError, match=r"labels must be int32; got labels: f32"):
-        gains(1, ids, ids.astype(jnp.float32), weights)
-    with pytest.raises(ValueError, match="weights must have 1 axes"):
-        gains(1, ids, ids, weights[None])

@@ -22,6 +22,15 @@ MODULES = sorted(
 )
 PUBLIC = {name: getattr(fsparse, name) for name in fsparse.__all__}
 FUNCTIONS = [name for name, x in PUBLIC.items() if isinstance(x, types.FunctionType)]
+FUNCTIONS_OF_MODULES = {
+    f"{module.__name__.split('.')[1]}.{name}": x
+    for module in PUBLIC.values()
+    if isinstance(module, types.ModuleType)
+    for name, x in vars(module).items()
+    if isinstance(x, types.FunctionType)
+    and x.__module__.startswith(module.__name__)
+    and not name.startswith("_")
+}
 
 
 def test_version_is_that_of_the_sources_and_of_the_newest_change():
@@ -50,6 +59,12 @@ def test_every_public_function_says_what_it_raises_and_shows_a_call(name):
     for section in ("Args:", "Returns:", "Raises:", "Example:"):
         assert section in doc.splitlines(), section
     assert f">>> {name}(" in doc or f"= {name}(" in doc
+
+
+@pytest.mark.parametrize("name", FUNCTIONS_OF_MODULES)
+def test_every_function_of_public_modules_shows_a_call(name):
+    assert f"{name.split('.')[1]}(" in FUNCTIONS_OF_MODULES[name].__doc__
+    assert ">>> " in FUNCTIONS_OF_MODULES[name].__doc__
 
 
 @pytest.mark.parametrize("name", MODULES)

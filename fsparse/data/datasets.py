@@ -70,6 +70,11 @@ def load(name: str, **options: Any) -> Splits:
     Raises:
       ValueError: if there is no such data set.
       RuntimeError: if its package cannot be had.
+
+    Example:
+      >>> splits = load("polish-lemmas")  # doctest: +SKIP
+      >>> splits.train.labels.num_columns  # doctest: +SKIP
+      218590
     """
     if name not in LOADERS:
         raise ValueError(f"load: name must be one of {sorted(LOADERS)}; got {name!r}.")

@@ -151,6 +151,11 @@ def concatenate(parts: Sequence[SparseRows]) -> SparseRows:
 
     Raises:
       ValueError: if there is no part or they differ in their number of columns.
+
+    Example:
+      >>> part = from_lists([[2], [0, 1]], 3)
+      >>> concatenate([part, part]).indptr
+      array([0, 1, 3, 4, 6])
     """
     columns = sorted({part.num_columns for part in parts})
     if len(columns) != 1:
@@ -275,6 +280,10 @@ def scale_columns(rows: SparseRows, scale: ArrayLike) -> SparseRows:
 
     Raises:
       ValueError: if ``scale`` has not one factor for each column.
+
+    Example:
+      >>> scale_columns(from_lists([[1], [0, 1]], 2), [0.5, 2.0]).values
+      array([2. , 0.5, 2. ], dtype=float32)
     """
     factors = np.asarray(scale, np.float32)
     if factors.shape != (rows.num_columns,):
@@ -286,7 +295,12 @@ def scale_columns(rows: SparseRows, scale: ArrayLike) -> SparseRows:
 
 
 def column_counts(rows: SparseRows) -> I64:
-    """``i64[num_columns]``: how many entries each column has."""
+    """``i64[num_columns]``: how many entries each column has.
+
+    Example:
+      >>> column_counts(from_lists([[1], [0, 1]], 3))
+      array([1, 2, 0])
+    """
     return np.bincount(rows.ids, minlength=rows.num_columns)
 
 
@@ -295,6 +309,10 @@ def inverse_document_frequency(rows: SparseRows) -> F32:
 
     Returns ``f32[num_columns]``. ``count`` is the number of the ``m`` rows that have
     the column. A column of every row weighs 1, a column of no row ``ln(1 + m) + 1``.
+
+    Example:
+      >>> inverse_document_frequency(from_lists([[1], [0, 1]], 3)).round(2)
+      array([1.41, 1.  , 2.1 ], dtype=float32)
     """
     weights = np.log((1 + rows.num_rows) / (1 + column_counts(rows))) + 1
     return weights.astype(np.float32)
@@ -304,6 +322,15 @@ def tfidf(splits: Splits) -> Splits:
     """Features times their inverse document frequency, in rows of length 1.
 
     Frequencies are those of the training features: nothing is learnt from the test set.
+
+    Raises:
+      ValueError: if the test features have other columns than the training features.
+
+    Example:
+      >>> rows = from_lists([[1], [0, 1]], 2)
+      >>> splits = tfidf(Splits(Dataset(rows, rows), Dataset(rows, rows), "two"))
+      >>> splits.test.features.values.round(2)
+      array([1.  , 0.81, 0.58], dtype=float32)
     """
     weights = inverse_document_frequency(splits.train.features)
 

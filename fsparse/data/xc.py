@@ -74,6 +74,14 @@ def read_xc_header(path: str | os.PathLike[str]) -> XcHeader:
 
     Raises:
       ValueError: if the file is empty, or its first line is something else.
+
+    Example:
+      >>> import tempfile
+      >>> rows = from_lists([[0, 2], [1]], 3)
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     write_xc(f"{folder}/two.txt", Dataset(rows, rows))
+      ...     read_xc_header(f"{folder}/two.txt")
+      XcHeader(num_examples=2, num_features=3, num_labels=3)
     """
     with _reading(path) as file:
         return _parse_header(path, file.readline(_MAX_HEADER_BYTES))
@@ -164,6 +172,15 @@ def write_xc(path: str | os.PathLike[str], dataset: Dataset) -> None:
     Raises:
       ValueError: if the data set breaks the promises of its rows, or if a label has a
         value other than 1, which the format has no room for.
+
+    Example:
+      >>> import pathlib, tempfile
+      >>> rows = from_lists([[0, 2], [1]], 3)
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     path = pathlib.Path(folder, "two.txt")
+      ...     write_xc(path, Dataset(rows, rows))
+      ...     path.read_text().splitlines()
+      ['2 3 3', '0,2 0:1.0 2:1.0', '1 1:1.0']
     """
     features = check_rows("write_xc", dataset.features)
     labels = check_rows("write_xc", dataset.labels)
