@@ -107,10 +107,11 @@ def prepare(splits: Splits, notes: list[str], config: Config, seed: int) -> Prep
         train = _add_reversed(train)
     splits = splits._replace(train=train)
     splits = data.tfidf(_leave_out_rare(splits, config.min_count, notes))
-    test = _clip_features("test", splits.test, config.feature_capacity, notes)
-    train = _clip_features("training", splits.train, config.feature_capacity, notes)
+    capacity = config.feature_capacity
+    test = _clip("features", "test", splits.test, capacity, notes)
+    train = _clip("features", "training", splits.train, capacity, notes)
     train, validation = _hold_out(train, m, seed)
-    train = _clip_labels(train, config.label_capacity, notes)
+    train = _clip("labels", "training", train, config.label_capacity, notes)
     return Prepared(
         splits.name, train, validation, test, num_train, label_counts, notes
     )
@@ -235,26 +236,17 @@ def _leave_out_rare(splits: Splits, min_count: int, notes: list[str]) -> Splits:
     return splits._replace(train=weigh(splits.train), test=weigh(splits.test))
 
 
-def _clip_features(
-    name: str, dataset: Dataset, capacity: int, notes: list[str]
+def _clip(
+    what: str, name: str, dataset: Dataset, capacity: int, notes: list[str]
 ) -> Dataset:
-    features, clipped = data.clip(dataset.features, capacity)
+    """At most `capacity` features or labels an example; notes how many it cost."""
+    rows, clipped = data.clip(getattr(dataset, what), capacity)
     if clipped.entries:
         notes.append(
-            f"{clipped.entries} features of {clipped.examples} {name} examples are "
-            f"beyond feature_capacity={capacity} and left out"
+            f"{clipped.entries} {what} of {clipped.examples} {name} examples are "
+            f"beyond {what[:-1]}_capacity={capacity} and left out"
         )
-    return dataset._replace(features=features)
-
-
-def _clip_labels(dataset: Dataset, capacity: int, notes: list[str]) -> Dataset:
-    labels, clipped = data.clip(dataset.labels, capacity)
-    if clipped.entries:
-        notes.append(
-            f"{clipped.entries} labels of {clipped.examples} training examples are "
-            f"beyond label_capacity={capacity} and left out"
-        )
-    return dataset._replace(labels=labels)
+    return dataset._replace(**{what: rows})
 
 
 def _add_reversed(dataset: Dataset) -> Dataset:
