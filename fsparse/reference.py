@@ -37,12 +37,19 @@ def gather_matmul(v: Array, w: Array, ids: Array) -> tuple[Array]:
     return (jnp.einsum("gbm,gmd->gbd", v, take_rows(w, ids), precision="highest"),)
 
 
-def scatter_outer(v: Array, x: Array, ids: Array, num_rows: int) -> tuple[Array]:
-    """``out[ids[g, j]] += sum_i v[g, i, j] x[g, i]``: ``f32[num_rows, d]``."""
+def num_products(v: Array) -> int:
+    """Rows of scratch that the handler of `scatter_outer` wants: see matmul_ffi.cc."""
+    g, b, m = v.shape
+    return 0 if b == 1 else g * m
+
+
+def scatter_outer(v: Array, x: Array, ids: Array, num_rows: int) -> tuple[Array, Array]:
+    """``out[ids[g, j]] += sum_i v[g, i, j] x[g, i]``: ``f32[num_rows, d]``, scratch."""
     rows = jnp.einsum("gbm,gbd->gmd", v, x, precision="highest")
     safe = jnp.where(valid(ids, num_rows), ids, num_rows)
     out = jnp.zeros((num_rows, x.shape[-1]), x.dtype)
-    return (out.at[safe].add(rows, mode="drop"),)
+    scratch = jnp.zeros((num_products(v), x.shape[-1]), x.dtype)
+    return out.at[safe].add(rows, mode="drop"), scratch
 
 
 def coalesce(ids: Array, scale: Array, x: Array, num_rows: int) -> tuple[Array, Array]:

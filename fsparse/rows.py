@@ -18,10 +18,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.custom_batching import custom_vmap
 
 from fsparse import _batching, _checks, reference
-from fsparse._call import custom_call
+from fsparse._call import define
 from fsparse.matmul import scatter_outer
 
 Array = jax.Array
@@ -283,55 +282,34 @@ def adam_update(
 # ---- custom calls -------------------------------------------------------------------
 
 
-def _row_optimizer(
-    name: str, twin: Callable[..., Any]
-) -> Callable[..., tuple[Array, ...]]:
-    """A call ``(ids, scale, x, hyper, *tables) -> tables``, each table aliased.
+def _row_optimizer(name: str, twin: Callable[..., Any], num_tables: int) -> Any:
+    """An op ``(ids, scale, x, hyper, *tables) -> tables``, each table aliased.
 
     Under vmap the tables are stacked, or broadcast if they are not mapped, since each
     of the mapped updates gives a table of its own.
     """
 
-    @custom_vmap
-    def call(
-        ids: Array, scale: Array, x: Array, hyper: Array, *tables: Array
-    ) -> tuple[Array, ...]:
-        out = [jax.ShapeDtypeStruct(t.shape, t.dtype) for t in tables]
-        aliases = {4 + i: i for i in range(len(tables))}
-        operands = (ids, scale, x, hyper, *tables)
-        return custom_call(name, out, twin, *operands, aliases=aliases)
-
-    @call.def_vmap
-    def _(
-        size: int, batched: list[bool], *operands: Array
-    ) -> tuple[tuple[Array, ...], tuple[bool, ...]]:
+    def batch(size: int, batched: list[bool], *operands: Array) -> tuple[Array, ...]:
+        spread = list(map(_batching.spread, [size] * len(operands), batched, operands))
         if batched[3]:  # a learning rate for each: no single call has two
-            outs = jax.lax.map(
-                lambda xs: call(*xs),
-                tuple(map(_batching.spread, [size] * len(operands), batched, operands)),
-            )
-            return outs, (True,) * len(outs)
-        spread = map(_batching.spread, [size] * len(operands), batched, operands)
+            return jax.lax.map(lambda xs: op(*xs), spread)
         ids, scale, x, _, *tables = spread
         ids = _batching.shift_ids(ids, tables[0].shape[1])
         row_gradient = map(_batching.fold, (ids, scale, x))
-        outs = call(*row_gradient, operands[3], *map(_batching.fold, tables))
-        return tuple(_batching.unfold(o, size) for o in outs), (True,) * len(outs)
+        outs = op(*row_gradient, operands[3], *map(_batching.fold, tables))
+        return tuple(_batching.unfold(out, size) for out in outs)
 
-    @jax.custom_vjp
-    def differentiable(*operands: Array) -> tuple[Array, ...]:
-        return call(*operands)
+    def types(*operands: Array) -> list[jax.ShapeDtypeStruct]:
+        return [jax.ShapeDtypeStruct(t.shape, t.dtype) for t in operands[4:]]
 
-    differentiable.defvjp(
-        lambda *operands: (differentiable(*operands), operands),
-        lambda operands, ct: jax.vjp(twin, *operands)[1](ct),
-    )
-    return differentiable
+    aliases = {4 + i: i for i in range(num_tables)}
+    op = define(name, types, twin, batch=batch, aliases=aliases)
+    return op
 
 
-_sgd_rows = _row_optimizer("fsparse_sgd_rows", reference.sgd_rows)
-_adagrad_rows = _row_optimizer("fsparse_adagrad_rows", reference.adagrad_rows)
-_adam_rows = _row_optimizer("fsparse_adam_rows", reference.adam_rows)
+_sgd_rows = _row_optimizer("fsparse_sgd_rows", reference.sgd_rows, 1)
+_adagrad_rows = _row_optimizer("fsparse_adagrad_rows", reference.adagrad_rows, 2)
+_adam_rows = _row_optimizer("fsparse_adam_rows", reference.adam_rows, 3)
 
 
 def _hyper(fn: str, **values: Scalar) -> Array:
