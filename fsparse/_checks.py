@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from fsparse._call import vary_together
+from fsparse.table import Table
 
 _SHORT = {"float": "f", "int": "i", "uint": "u", "bfloat": "bf", "complex": "c"}
 
@@ -27,11 +28,11 @@ def _got(**arrays: Any) -> str:
 
 
 def as_arrays(fn: str, **arrays: Any) -> tuple[jax.Array, ...]:
-    """Converts the arguments, or says which one is no array."""
+    """Converts the arguments, or says which one is no array; opens tables."""
     out = []
     for name, x in arrays.items():
         try:
-            out.append(jnp.asarray(x))
+            out.append(jnp.asarray(x.value if isinstance(x, Table) else x))
         except (TypeError, ValueError) as e:
             raise TypeError(
                 f"{fn}: {name} must be an array; got {type(x).__name__}."
@@ -65,6 +66,16 @@ def require_count(fn: str, least: int, **values: Any) -> None:
 def require_f32(fn: str, **arrays: Any) -> None:
     """Floating operands are float32: nothing is cast behind the user's back."""
     _require_dtype(fn, "float32", "Cast it with {}.astype(jnp.float32).", arrays)
+
+
+def require_table(fn: str, **arrays: Any) -> None:
+    """Tables are float32, or bfloat16 for half the memory."""
+    for name, x in arrays.items():
+        if x.dtype not in (jnp.float32, jnp.bfloat16):
+            raise TypeError(
+                f"{fn}: {name} must be float32 or bfloat16; got {_got(**{name: x})}. "
+                f"Cast it with {name}.astype(jnp.float32)."
+            )
 
 
 def require_ids(fn: str, **arrays: Any) -> None:
