@@ -52,7 +52,7 @@ class _Read:
 
     ids: Array  # i32[..., g, m]
     known: Array  # x: f32[..., g, b, d] of sampled, v: f32[..., g, b, m] of gather
-    result: Array | None  # y, while the taps are sought
+    result: Any  # y: f32[..., g, b, c], while the taps are sought
     op: str = _static()
     table: int = _static()
 
