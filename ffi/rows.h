@@ -15,7 +15,9 @@ namespace fsparse::FSPARSE_LEVEL {
 constexpr int64_t kRowsAhead = 4;
 constexpr int64_t kFloatsPerLine = 16;
 
-inline void PrefetchRow(const Rows& rows, int64_t r, int64_t d) {
+// Inlined by force: GCC takes a function that only prefetches for one without effect.
+__attribute__((always_inline)) inline void PrefetchRow(const Rows& rows, int64_t r,
+                                                       int64_t d) {
   const float* row = RowPointer(rows, r);
   for (int64_t c = 0; row && c < d; c += kFloatsPerLine) __builtin_prefetch(row + c);
 }
