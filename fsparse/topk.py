@@ -48,7 +48,8 @@ def dense_top_k(x: Array, w: Array, k: int) -> tuple[Array, Array]:
     """
     fn = "dense_top_k"
     x, w = _checks.as_arrays(fn, x=x, w=w)
-    _checks.require_f32(fn, x=x, w=w)
+    _checks.require_f32(fn, x=x)
+    _checks.require_table(fn, w=w)
     _checks.require_rank(fn, 2, x=x, w=w)
     _checks.require(
         fn, w.shape[1] == x.shape[1], "w.shape[1] must equal x.shape[1]", w=w, x=x

@@ -68,6 +68,14 @@ CALLS = {
         {"k": 2, "predicted": IDS, "labels": IDS, "weights": f32(5)},
     ),
 }
+# Tables that are only read: float32 or bfloat16.
+TABLES = {
+    ("sampled_matmul", "w"),
+    ("gather_matmul", "w"),
+    ("take_rows", "w"),
+    ("embedding_bag", "table"),
+    ("dense_top_k", "w"),
+}
 # What the mechanical mistakes below do not apply to: converted, or compared as shapes.
 ANY_DTYPE = {"learning_rate"}
 ANY_RANK = {"is_active", "acc", "mu", "nu"}
@@ -79,8 +87,20 @@ OTHER_DTYPES = [
 
 
 def aval(x):
-    short = {"float32": "f32", "int32": "i32", "bfloat16": "bf16", "uint8": "u8"}
+    short = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
+    short |= {"int32": "i32", "uint8": "u8"}
     return f"{short.get(x.dtype.name, x.dtype.name)}[{','.join(map(str, x.shape))}]"
+
+
+def wrong_dtypes(name, arg, x):
+    """What the message must say, and the argument of a dtype that is refused."""
+    if (name, arg) in TABLES:
+        return [("float32 or bfloat16", x.astype(jnp.float16))]
+    return [
+        (dtype.dtype.name, x.astype(other))
+        for dtype, other in OTHER_DTYPES
+        if x.dtype == dtype and arg not in ANY_DTYPE
+    ]
 
 
 def mechanical_mistakes():
@@ -102,11 +122,9 @@ def mechanical_mistakes():
                 f"{arg} must be an array; got object",
             )
             yield name, {arg: "text"}, TypeError, f"{arg} must be an array; got str"
-            for dtype, other in OTHER_DTYPES:
-                if x.dtype == dtype and arg not in ANY_DTYPE:
-                    cast = x.astype(other)
-                    want = f"{arg} must be {dtype.dtype}; got {arg}: {aval(cast)}."
-                    yield name, {arg: cast}, TypeError, want
+            for wanted, cast in wrong_dtypes(name, arg, x):
+                want = f"{arg} must be {wanted}; got {arg}: {aval(cast)}."
+                yield name, {arg: cast}, TypeError, want
             if arg not in ANY_RANK:
                 wide = x[None, None]
                 want = f" axes; got {arg}: {aval(wide)}."
