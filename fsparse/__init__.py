@@ -11,7 +11,7 @@ from fsparse.matmul import (
     scatter_outer,
     take_rows,
 )
-from fsparse.rows import RowGrad, row_grad
+from fsparse.row_grad import RowGrad, row_grad
 from fsparse.sampling import ActiveSet, shared_active_set
 from fsparse.topk import dense_top_k
 

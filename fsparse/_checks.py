@@ -67,6 +67,16 @@ def require_f32(fn: str, **arrays: Any) -> None:
     _require_dtype(fn, "float32", "Cast it with {}.astype(jnp.float32).", arrays)
 
 
+def require_table(fn: str, **arrays: Any) -> None:
+    """Tables and their moments are float32 or bfloat16."""
+    for name, x in arrays.items():
+        if x.dtype not in (jnp.float32, jnp.bfloat16):
+            raise TypeError(
+                f"{fn}: {name} must be float32 or bfloat16; got "
+                f"{_got(**{name: x})}. Cast it with {name}.astype(jnp.float32)."
+            )
+
+
 def require_ids(fn: str, **arrays: Any) -> None:
     """Ids are int32."""
     _require_dtype(fn, "int32", "Cast it with {}.astype(jnp.int32).", arrays)
