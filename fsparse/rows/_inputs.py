@@ -31,8 +31,12 @@ def new_key(seed: int | Array) -> Array:
 
 
 def seed_of(key: Array, count: Array) -> Array:
-    """The seed of the rounding in the update after ``count`` others: ``u32[2]``."""
-    return jnp.stack([key[0] ^ count.astype(jnp.uint32), key[1]])
+    """The seed of the rounding in the update after ``count`` others: ``u32[2]``.
+
+    The count goes where the kernels add: they xor the row to the first word, where row
+    1 of update 0 would share its bits with row 0 of update 1.
+    """
+    return jnp.stack([key[0], key[1] + count.astype(jnp.uint32)])
 
 
 def zeros_like(fn: str, table: Array, dtype: Any) -> Array:
