@@ -1,18 +1,26 @@
-"""The only user of ``jax.ffi``: registers the custom calls and runs them on CPU.
+"""The only user of ``jax.ffi``: custom calls as ops that JAX can transform.
 
-A call is ``custom_call(name, out_types, *operands)`` for an op whose operands and
-results are exactly those of the C++ handler of that name. Elsewhere than on CPU the
-op's pure-JAX twin is lowered in its place.
+An op is a JAX primitive. On CPU it lowers to the C++ handler of its name, elsewhere to
+its pure-JAX twin, which takes and returns exactly what the handler does. As a primitive
+it keeps its identity in a jaxpr under every transformation, which is what
+``fsparse.value_and_grad`` looks for.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+from jax.sharding import NamedSharding, PartitionSpec
 
 from fsparse import _ffi
 
 TARGETS = tuple(_ffi.registrations())
+Operands = tuple[Any, ...]
 
 
 def _register() -> None:
@@ -28,53 +36,180 @@ def _register() -> None:
 _register()
 
 
+def define(
+    name: str,
+    out_types: Callable[..., Sequence[jax.ShapeDtypeStruct]],
+    twin: Callable[..., tuple[Any, ...]],
+    *,
+    batch: Callable[..., tuple[Any, ...]],
+    transposes: Mapping[int, Callable[..., Any]] | None = None,
+    jvp: Callable[..., tuple[Any, Any]] | None = None,
+    aliases: Mapping[int, int] | None = None,
+) -> Callable[..., tuple[Any, ...]]:
+    """Makes an op of the handler ``name``: ``op(*operands, **params) -> results``.
+
+    ``params`` are static and hashable, and every function below is given them, too.
+
+    Args:
+      name: a target of ``_ffi.registrations()``.
+      out_types: shapes and dtypes of the results, of the operands' avals.
+      twin: the same function in plain JAX.
+      batch: ``(size, batched, *operands) -> results``, the rule for ``vmap``. Operands
+        for which ``batched`` is true, and all results, have the mapped axis first.
+      transposes: for an op whose first result is linear in each of some operands, and
+        whose others are scratch: operand index -> ``(ct, *operands) -> ct of that
+        operand``, which stands among the operands as a shape. Forward mode follows.
+      jvp: ``(primals, tangents) -> (results, tangents)`` for any other op; that of the
+        twin by default.
+      aliases: operand index -> result index, for results that overwrite operands.
+
+    Returns:
+      A function of arrays that vary over the same axes of a mesh (`vary_together`).
+    """
+    op = Primitive(name)
+    op.multiple_results = True
+
+    def call(*operands: Any, **params: Any) -> tuple[Any, ...]:
+        return tuple(op.bind(*operands, **params))
+
+    def on_cpu(*operands: Any, **params: Any) -> Any:
+        out = tuple(out_types(*operands, **params))
+        alias = dict(aliases or {})
+        return jax.ffi.ffi_call(name, out, input_output_aliases=alias)(*operands)
+
+    op.def_impl(_compiled(call))
+    op.def_abstract_eval(_typed(out_types))
+    mlir.register_lowering(op, mlir.lower_fun(twin, multiple_results=True))
+    on_cpu_rule = mlir.lower_fun(on_cpu, multiple_results=True)
+    mlir.register_lowering(op, on_cpu_rule, platform="cpu")
+    batching.primitive_batchers[op] = _batched(batch)
+    if transposes is None:
+        ad.primitive_jvps[op] = _jvp(call, twin, jvp)
+    else:
+        ad.primitive_jvps[op] = _linear_jvp(call, transposes)
+        ad.primitive_transposes[op] = _transposed(transposes)
+    return call
+
+
 def vary_together(*xs: jax.Array) -> tuple[jax.Array, ...]:
     """Marks arrays as varying over the mesh axes that any of them varies over.
 
-    Only ``shard_map`` tells arrays apart this way, and a custom call wants its operands
-    and results alike. Done ahead of a VJP rule, it sums the gradient of an operand that
-    all shards share. Nothing is copied.
+    Only ``shard_map`` tells arrays apart this way, and an op wants its operands alike.
+    The gradient of an operand that all shards share is then summed. Nothing is copied.
     """
-    axes = [_varying_axes(x) for x in xs]
-    every = frozenset[str]().union(*axes)
-    return tuple(
-        jax.lax.pcast(x, tuple(every - own), to="varying") if every - own else x
-        for x, own in zip(xs, axes, strict=True)
-    )
+    every = frozenset[str]().union(*map(varying_axes, xs))
+    return tuple(vary_over(x, every) for x in xs)
 
 
-def _varying_axes(x: jax.Array) -> frozenset[str]:
+def vary_over(x: jax.Array, axes: frozenset[str]) -> jax.Array:
+    """Marks an array as varying over mesh axes, too."""
+    missing = tuple(axes - varying_axes(x))
+    return jax.lax.pcast(x, missing, to="varying") if missing else x
+
+
+def varying_axes(x: Any) -> frozenset[str]:
+    """The mesh axes over which an array differs between shards."""
     aval: Any = jax.typeof(x)
     return frozenset(aval.mat.varying if hasattr(aval, "mat") else aval.vma)
 
 
-def custom_call(
-    name: str,
-    out_types: Sequence[jax.ShapeDtypeStruct],
-    twin: Callable[..., Any],
-    *operands: jax.Array,
-    aliases: Mapping[int, int] | None = None,
-) -> Any:
-    """Runs the handler ``name`` on CPU, and ``twin`` on every other platform.
+# ---- the rules of a primitive -------------------------------------------------------
 
-    Args:
-      name: a target of ``_ffi.registrations()``.
-      out_types: shapes and dtypes of the handler's results.
-      twin: pure-JAX function of the same operands, returning a tuple like
-        ``out_types``.
-      *operands: the handler's operands.
-      aliases: operand index -> result index, for results that overwrite operands.
 
-    Returns:
-      A tuple of arrays.
-    """
-    call = jax.ffi.ffi_call(
-        name, tuple(out_types), input_output_aliases=dict(aliases or {})
-    )
+def _compiled(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Eager calls: compiled once for each set of parameters and types."""
 
-    def varying(run: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *xs: vary_together(xs[0], *run(*xs))[1:]
+    @cache
+    def with_params(params: tuple[tuple[str, Any], ...]) -> Callable[..., Any]:
+        return jax.jit(lambda *operands: call(*operands, **dict(params)))
 
-    return jax.lax.platform_dependent(
-        *vary_together(*operands), cpu=varying(call), default=varying(twin)
-    )
+    def impl(*operands: Any, **params: Any) -> Any:
+        with jax.disable_jit(False):
+            return with_params(tuple(sorted(params.items())))(*operands)
+
+    return impl
+
+
+def _typed(out_types: Callable[..., Any]) -> Callable[..., list[Any]]:
+    """Results vary over the axes of a mesh that the operands vary over."""
+
+    def typed(like: Any, out: jax.ShapeDtypeStruct) -> Any:
+        spec = PartitionSpec(*[None] * len(out.shape))
+        sharding = NamedSharding(like.sharding.mesh, spec)
+        return like.update(out.shape, out.dtype, weak_type=False, sharding=sharding)
+
+    def abstract_eval(*avals: Any, **params: Any) -> list[Any]:
+        return [typed(avals[0], out) for out in out_types(*avals, **params)]
+
+    return abstract_eval
+
+
+def _batched(batch: Callable[..., Any]) -> Callable[..., Any]:
+    def rule(operands: Operands, dims: tuple[int | None, ...], **params: Any) -> Any:
+        pairs = list(zip(operands, dims, strict=True))
+        size = next(x.shape[dim] for x, dim in pairs if dim is not None)
+        first = [x if dim is None else jnp.moveaxis(x, dim, 0) for x, dim in pairs]
+        outs = batch(size, [dim is not None for dim in dims], *first, **params)
+        return outs, [0] * len(outs)
+
+    return rule
+
+
+def _linear_jvp(call: Callable[..., Any], transposes: Mapping[int, Any]) -> Any:
+    """The product rule: one call for each operand that moves."""
+
+    def rule(primals: Operands, tangents: Operands, **params: Any) -> Any:
+        outs = call(*primals, **params)
+        moved = [
+            call(*primals[:i], tangents[i], *primals[i + 1 :], **params)[0]
+            for i in transposes
+            if not isinstance(tangents[i], ad.Zero)
+        ]
+        zeros = list(map(_symbolic_zero, outs))
+        return outs, [sum(moved[1:], moved[0]) if moved else zeros[0], *zeros[1:]]
+
+    return rule
+
+
+def _transposed(transposes: Mapping[int, Any]) -> Any:
+    def rule(cts: Sequence[Any], *operands: Any, **params: Any) -> list[Any]:
+        ct = cts[0]
+        (unknown,) = [i for i in transposes if ad.is_undefined_primal(operands[i])]
+        out: list[Any] = [None] * len(operands)
+        if not isinstance(ct, ad.Zero):
+            known = [None if ad.is_undefined_primal(x) else x for x in operands]
+            aval = operands[unknown].aval
+            known[unknown] = jax.ShapeDtypeStruct(aval.shape, aval.dtype)
+            out[unknown] = transposes[unknown](ct, *known, **params)
+        return out
+
+    return rule
+
+
+def _jvp(call: Callable[..., Any], twin: Callable[..., Any], jvp: Any) -> Any:
+    def rule(primals: Operands, tangents: Operands, **params: Any) -> Any:
+        tangents = tuple(map(_instantiate, primals, tangents))
+        if jvp is not None:
+            outs, moved = jvp(primals, tangents, **params)
+        else:
+            outs = call(*primals, **params)
+            _, moved = jax.jvp(lambda *xs: twin(*xs, **params), primals, tangents)
+        return outs, [
+            _symbolic_zero(y) if dy.dtype == jax.dtypes.float0 else dy
+            for y, dy in zip(outs, moved, strict=True)
+        ]
+
+    return rule
+
+
+def _symbolic_zero(primal: Any) -> ad.Zero:
+    return ad.Zero(jax.typeof(primal).to_tangent_aval())
+
+
+def _instantiate(primal: Any, tangent: Any) -> Any:
+    """Zeros in place of a symbolic zero, as ``jax.jvp`` wants them."""
+    if not isinstance(tangent, ad.Zero):
+        return tangent
+    if jnp.issubdtype(primal.dtype, jnp.floating):
+        return vary_over(jnp.zeros_like(primal), varying_axes(primal))
+    return np.zeros(primal.shape, jax.dtypes.float0)

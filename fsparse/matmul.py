@@ -12,18 +12,17 @@ and hides whatever stands beside it, NaN included.
 
 Inside, both kinds of ids are one: ``g`` independent products of ``b`` examples and
 ``m`` ids each, with ``b == 1`` for per-example and ``g == 1`` for shared sets. The six
-lines of VJP rules below call the ops themselves, so reverse mode works to any order.
+transposes below call the ops themselves, so forward and reverse mode work in any order.
 """
 
 from collections.abc import Callable
-from functools import cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.custom_batching import custom_vmap
 
 from fsparse import _batching, _checks, reference
-from fsparse._call import custom_call
+from fsparse._call import define
 
 Array = jax.Array
 
@@ -32,126 +31,88 @@ def _f32(*shape: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
-# ---- custom calls and their vmap rules ----------------------------------------------
+# ---- the family, closed under transposition -----------------------------------------
 
 
-def _with_row_products(
-    name: str, twin: Callable[..., tuple[Array]], columns: Callable[..., int]
-) -> Callable[[Array, Array, Array], Array]:
-    """A call ``f32[g, b, c], f32[n, d], i32[g, m] -> f32[g, b, columns(w, ids)]``."""
+def _batch_row_products(op: Callable[..., tuple[Array]]) -> Callable[..., tuple[Array]]:
+    """The vmap rule of ``f32[g, b, c], f32[n, d], i32[g, m] -> f32[g, b, ...]``."""
 
-    @custom_vmap
-    def call(a: Array, w: Array, ids: Array) -> Array:
-        out = _f32(*a.shape[:2], columns(w, ids))
-        return custom_call(name, [out], twin, a, w, ids)[0]
-
-    @call.def_vmap
-    def _(
+    def rule(
         size: int, batched: list[bool], a: Array, w: Array, ids: Array
-    ) -> tuple[Array, bool]:
+    ) -> tuple[Array]:
         a_batched, w_batched, ids_batched = batched
         if not w_batched and not ids_batched:
-            y = call(_batching.fold_into_examples(a), w, ids)
-            return _batching.unfold_from_examples(y, size), True
+            (y,) = op(_batching.fold_into_examples(a), w, ids)
+            return (_batching.unfold_from_examples(y, size),)
         a = _batching.spread(size, a_batched, a)
         ids = _batching.spread(size, ids_batched, ids)
         if w_batched:
             ids, w = _batching.shift_ids(ids, w.shape[1]), _batching.fold(w)
-        y = call(_batching.fold(a), w, _batching.fold(ids))
-        return _batching.unfold(y, size), True
+        (y,) = op(_batching.fold(a), w, _batching.fold(ids))
+        return (_batching.unfold(y, size),)
 
-    return call
-
-
-_sampled_call = _with_row_products(
-    "fsparse_sampled_matmul", reference.sampled_matmul, lambda w, ids: ids.shape[1]
-)
-_gather_call = _with_row_products(
-    "fsparse_gather_matmul", reference.gather_matmul, lambda w, ids: w.shape[1]
-)
+    return rule
 
 
-@cache
-def _scatter_call(num_rows: int) -> Callable[[Array, Array, Array], Array]:
-    """``f32[g, b, m], f32[g, b, d], i32[g, m] -> f32[num_rows, d]``."""
-
-    def twin(v: Array, x: Array, ids: Array) -> tuple[Array, Array]:
-        (out,) = reference.scatter_outer(v, x, ids, num_rows)
-        return out, jnp.zeros((_num_products(v), x.shape[-1]), jnp.float32)
-
-    @custom_vmap
-    def call(v: Array, x: Array, ids: Array) -> Array:
-        d = x.shape[-1]
-        out = [_f32(num_rows, d), _f32(_num_products(v), d)]
-        return custom_call("fsparse_scatter_outer", out, twin, v, x, ids)[0]
-
-    @call.def_vmap
-    def _(
-        size: int, batched: list[bool], v: Array, x: Array, ids: Array
-    ) -> tuple[Array, bool]:
-        v, x, ids = map(_batching.spread, [size] * 3, batched, (v, x, ids))
-        ids = _batching.fold(_batching.shift_ids(ids, num_rows))
-        out = _scatter_call(size * num_rows)(_batching.fold(v), _batching.fold(x), ids)
-        return _batching.unfold(out, size), True
-
-    return call
-
-
-def _num_products(v: Array) -> int:
-    """Rows of scratch that the handler wants: see ``ScatterOuter`` in matmul_ffi.cc."""
-    g, b, m = v.shape
-    return 0 if b == 1 else g * m
-
-
-# ---- the family, closed under transposition -----------------------------------------
-
-
-@jax.custom_vjp
-def _sampled(x: Array, w: Array, ids: Array) -> Array:
-    return _sampled_call(x, w, ids)
-
-
-@jax.custom_vjp
-def _gather(v: Array, w: Array, ids: Array) -> Array:
-    return _gather_call(v, w, ids)
-
-
-def _scatter(v: Array, x: Array, ids: Array, num_rows: int) -> Array:
-    return _scatter_vjp(num_rows)(v, x, ids)
-
-
-@cache
-def _scatter_vjp(num_rows: int) -> Callable[[Array, Array, Array], Array]:
-    @jax.custom_vjp
-    def scatter(v: Array, x: Array, ids: Array) -> Array:
-        return _scatter_call(num_rows)(v, x, ids)
-
-    scatter.defvjp(
-        lambda v, x, ids: (scatter(v, x, ids), (v, x, ids)),
-        lambda res, ct: (
-            _sampled(res[1], ct, res[2]),
-            _gather(res[0], ct, res[2]),
-            None,
-        ),
+def _batch_scatter(
+    size: int, batched: list[bool], v: Array, x: Array, ids: Array, *, num_rows: int
+) -> tuple[Array, Array]:
+    v, x, ids = map(_batching.spread, [size] * 3, batched, (v, x, ids))
+    ids = _batching.fold(_batching.shift_ids(ids, num_rows))
+    outs = scatter_op(
+        _batching.fold(v), _batching.fold(x), ids, num_rows=size * num_rows
     )
-    return scatter
+    out, products = (_batching.unfold(y, size) for y in outs)
+    return out, products
 
 
-_sampled.defvjp(
-    lambda x, w, ids: (_sampled(x, w, ids), (x, w, ids)),
-    lambda res, ct: (
-        _gather(ct, res[1], res[2]),
-        _scatter(ct, res[0], res[2], res[1].shape[0]),
-        None,
-    ),
+def _scatter_types(v: Array, x: Array, ids: Array, *, num_rows: int) -> list[Any]:
+    d = x.shape[2]
+    return [_f32(num_rows, d), _f32(reference.num_products(v), d)]
+
+
+def _sampled(x: Array, w: Array, ids: Array) -> Array:
+    return sampled_op(x, w, ids)[0]
+
+
+def _gather(v: Array, w: Array, ids: Array) -> Array:
+    return gather_op(v, w, ids)[0]
+
+
+def _scatter(v: Array, x: Array, ids: Array, w: Any) -> Array:
+    """The gradient of a table like ``w``."""
+    return scatter_op(v, x, ids, num_rows=w.shape[0])[0].astype(w.dtype)
+
+
+sampled_op: Callable[..., Any] = define(
+    "fsparse_sampled_matmul",
+    lambda x, w, ids: [_f32(*x.shape[:2], ids.shape[1])],
+    reference.sampled_matmul,
+    batch=lambda *args: _batch_row_products(sampled_op)(*args),
+    transposes={
+        0: lambda ct, x, w, ids: _gather(ct, w, ids),
+        1: lambda ct, x, w, ids: _scatter(ct, x, ids, w),
+    },
 )
-_gather.defvjp(
-    lambda v, w, ids: (_gather(v, w, ids), (v, w, ids)),
-    lambda res, ct: (
-        _sampled(ct, res[1], res[2]),
-        _scatter(res[0], ct, res[2], res[1].shape[0]),
-        None,
-    ),
+gather_op: Callable[..., Any] = define(
+    "fsparse_gather_matmul",
+    lambda v, w, ids: [_f32(*v.shape[:2], w.shape[1])],
+    reference.gather_matmul,
+    batch=lambda *args: _batch_row_products(gather_op)(*args),
+    transposes={
+        0: lambda ct, v, w, ids: _sampled(ct, w, ids),
+        1: lambda ct, v, w, ids: _scatter(v, ct, ids, w),
+    },
+)
+scatter_op = define(
+    "fsparse_scatter_outer",
+    _scatter_types,
+    reference.scatter_outer,
+    batch=_batch_scatter,
+    transposes={
+        0: lambda ct, v, x, ids, num_rows: _sampled(x, ct, ids),
+        1: lambda ct, v, x, ids, num_rows: _gather(v, ct, ids),
+    },
 )
 
 
@@ -280,8 +241,8 @@ def scatter_outer(v: Array, x: Array, ids: Array, *, num_rows: int) -> Array:
         fn, v.shape[0] == x.shape[0], "v.shape[0] must equal x.shape[0]", v=v, x=x
     )
     if ids.ndim == 1:
-        return _scatter(v[None], x[None], ids[None], num_rows)
-    return _scatter(v[:, None], x[:, None], ids, num_rows)
+        return scatter_op(v[None], x[None], ids[None], num_rows=num_rows)[0]
+    return scatter_op(v[:, None], x[:, None], ids, num_rows=num_rows)[0]
 
 
 def take_rows(w: Array, ids: Array) -> Array:

@@ -4,15 +4,14 @@ The product ``x @ w.T`` is formed a block at a time in cache, and only scores th
 the ``k``-th best so far are looked at, so memory does not grow with ``n``.
 """
 
-from collections.abc import Callable
-from functools import cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.custom_batching import custom_vmap
+import numpy as np
 
 from fsparse import _batching, _checks, reference
-from fsparse._call import custom_call
+from fsparse._call import define
 from fsparse.matmul import sampled_matmul
 
 Array = jax.Array
@@ -57,52 +56,31 @@ def dense_top_k(x: Array, w: Array, k: int) -> tuple[Array, Array]:
     )
     _checks.require_rows_fit(fn, w.shape[0])
     _checks.require_count(fn, 1, k=k)
-    return _top_k(int(k))(x, w)
+    scores, ids = top_k_op(x, w, k=int(k))
+    return scores, ids
 
 
-@cache
-def _top_k(k: int) -> Callable[[Array, Array], tuple[Array, Array]]:
-    @jax.custom_vjp
-    def top_k(x: Array, w: Array) -> tuple[Array, Array]:
-        return _top_k_call(k)(x, w)
-
-    def fwd(x: Array, w: Array) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
-        scores, ids = top_k(x, w)
-        return (scores, ids), (x, w, ids)
-
-    def bwd(res: tuple[Array, ...], ct: tuple[Array, Array]) -> tuple[Array, Array]:
-        x, w, ids = res
-        return jax.vjp(lambda x, w: sampled_matmul(x, w, ids), x, w)[1](ct[0])
-
-    top_k.defvjp(fwd, bwd)
-    return top_k
+def _batch(
+    size: int, batched: list[bool], x: Array, w: Array, *, k: int
+) -> tuple[Array, ...]:
+    if batched[1]:  # other tables, other searches
+        x = _batching.spread(size, batched[0], x)
+        return jax.lax.map(lambda xw: top_k_op(*xw, k=k), (x, w))
+    outs = top_k_op(_batching.fold(x), w, k=k)
+    return tuple(_batching.unfold(y, size) for y in outs)
 
 
-@cache
-def _top_k_call(k: int) -> Callable[[Array, Array], tuple[Array, Array]]:
-    def twin(x: Array, w: Array) -> tuple[Array, Array]:
-        return reference.dense_top_k(x, w, k)
+def _jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...], *, k: int) -> Any:
+    scores, ids = top_k_op(*primals, k=k)
+    _, dscores = jax.jvp(lambda x, w: sampled_matmul(x, w, ids), primals, tangents)
+    return (scores, ids), (dscores, np.zeros(ids.shape, jax.dtypes.float0))
 
-    @custom_vmap
-    def call(x: Array, w: Array) -> tuple[Array, Array]:
-        shape = (x.shape[0], k)
-        out = [
-            jax.ShapeDtypeStruct(shape, jnp.float32),
-            jax.ShapeDtypeStruct(shape, jnp.int32),
-        ]
-        return custom_call("fsparse_dense_top_k", out, twin, x, w)
 
-    @call.def_vmap
-    def _(
-        size: int, batched: list[bool], x: Array, w: Array
-    ) -> tuple[tuple[Array, Array], tuple[bool, bool]]:
-        if batched[1]:  # other tables, other searches
-            x = _batching.spread(size, batched[0], x)
-            return jax.lax.map(lambda xw: call(*xw), (x, w)), (True, True)
-        scores, ids = call(_batching.fold(x), w)
-        return (
-            _batching.unfold(scores, size),
-            _batching.unfold(ids, size),
-        ), (True, True)
+def _types(x: Array, w: Array, *, k: int) -> list[jax.ShapeDtypeStruct]:
+    shape = (x.shape[0], k)
+    return [jax.ShapeDtypeStruct(shape, dtype) for dtype in (jnp.float32, jnp.int32)]
 
-    return call
+
+top_k_op = define(
+    "fsparse_dense_top_k", _types, reference.dense_top_k, batch=_batch, jvp=_jvp
+)

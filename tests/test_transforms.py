@@ -230,11 +230,34 @@ def test_gradient_through_vmap(case):
     )
 
 
-@named([c for c in CASES if not c.forward])
-def test_forward_mode_is_refused(case):
-    first, *rest = case.args  # a float array in all of these
-    with pytest.raises(TypeError, match="forward-mode"):
-        jax.jvp(lambda x: case.fn(x, *rest), [first], [first])
+def jvp(f):
+    """The values of ``f`` and their derivatives, along a direction of every float."""
+
+    def call(*args):
+        tangent = lambda x: (  # noqa: E731
+            jnp.cos(3 * x) if is_float(x) else np.zeros(x.shape, jax.dtypes.float0)
+        )
+        outs, tangents = jax.jvp(f, args, jax.tree.map(tangent, args))
+        floats = zip(*map(jax.tree.leaves, (outs, tangents)), strict=True)
+        return outs, [dy for y, dy in floats if is_float(y)]
+
+    return call
+
+
+FORWARD = {
+    "jvp": jvp,
+    "vmap_jvp": lambda f: jax.vmap(jvp(f)),
+    "jvp_scan": lambda f: jvp(in_scan(f)),
+    "jvp_grad": lambda f: jvp(grad(total(f))),
+    "grad_jvp": lambda f: grad(total(jvp(f))),
+}
+
+
+@differentiable
+@pytest.mark.parametrize("name", FORWARD)
+def test_forward_mode(case, name):
+    args = stacked(case.args) if "vmap" in name else case.args
+    assert_same_under(FORWARD[name], case, *args, tol=2e-4)
 
 
 @differentiable
@@ -311,4 +334,6 @@ def test_other_platforms_lower_the_twin(case):
         return traced.lower(lowering_platforms=(platform,)).as_text()
 
     assert case.target in lowered("cpu")
-    assert not any(target in lowered("cuda") for target in TARGETS)
+    for platform in ("cuda", "rocm", "tpu"):
+        text = lowered(platform)
+        assert not any(f"@{target}" in text for target in TARGETS)

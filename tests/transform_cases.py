@@ -26,7 +26,6 @@ class Case(NamedTuple):
     oracle: Callable[..., Any]  # of the same arguments
     args: tuple[Any, ...]
     target: str | None  # the custom call in it
-    forward: bool = False  # whether jvp works: no custom VJP rule
 
 
 def one_hot(ids, n=N):
@@ -159,14 +158,13 @@ def make_cases():
             "fsparse_adagrad_rows",
         ),
         Case("adam", adam_update, adam, (w, adam_state, grad, lr), "fsparse_adam_rows"),
-        Case("active_set", _active_set, active_set, (key_data, each), None, True),
+        Case("active_set", _active_set, active_set, (key_data, each), None),
         Case(
             "softmax_loss",
             sampled_softmax_loss,
             softmax_loss,
             (normal(B, 4), targets, is_active),
             None,
-            True,
         ),
     ]
 
