@@ -46,6 +46,7 @@ def zeros_like(fn: str, table: Array, dtype: Any) -> Array:
         raise TypeError(
             f"{fn}: moment_dtype must be float32 or bfloat16; got {dtype.name}."
         )
+    (table,) = _checks.as_arrays(fn, table=table)
     return jnp.zeros_like(table, dtype=dtype)
 
 
