@@ -133,22 +133,23 @@ def caught_up(table, state, which):
     return rows, jnp.where(which[:, 0], step, state.last)
 
 
-def exact_adam_flush(table, state):
-    every = jnp.ones((N, 1), bool)
+def exact_adam_flush(table, state, which=True):
+    every = jnp.full((N, 1), which)
     (table, mu, nu), last = caught_up(table, state, every)
     return table, state._replace(mu=mu, nu=nu, last=last)
 
 
 def exact_adam(table, state, grad, learning_rate):
-    """All rows catch up when the rates they need are about to be overwritten."""
+    """All rows catch up before the rates they need are overwritten."""
     g, named = row_gradient(grad)
-    t, is_due = state.count + 1, state.count % NUM_RATES == 0
-    rows, last = caught_up(table, state, named | is_due)
+    rows, last = caught_up(table, state, named)
+    t = state.count + 1
     new = adam_step(*rows, g, t, learning_rate, *state.decay)
     table, mu, nu = where(named, new, rows)
     last = jnp.where(named[:, 0], t, last)
     rates = state.rates.at[t % NUM_RATES].set(learning_rate)
-    return table, updated(state, mu=mu, nu=nu, last=last, rates=rates)
+    state = updated(state, mu=mu, nu=nu, last=last, rates=rates)
+    return exact_adam_flush(table, state, which=t % NUM_RATES == 0)
 
 
 def sum_squares(factor, grad):
@@ -203,6 +204,7 @@ def make_cases():
     # Each of the three may be one of the others when a test rolls them.
     rates, decay = jnp.array([0.2, 0.4]), jnp.array([0.9, 0.8, 0.5])
     exact_state = rows.ExactAdamState(*moments, last, rates, decay, **counted)
+    exact_state = exact_state._replace(count=jnp.int32(3))  # a flush is due
     optimizers = [
         ("sgd", rows.SgdState(**counted), sgd, {}),
         (

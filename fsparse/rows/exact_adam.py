@@ -140,19 +140,18 @@ def exact_adam_update(
     fn = "exact_adam_update"
     arrays, _ = check(fn, grad, table)
     tables = _check_state(fn, table, state)
-    tables = _catch_up_in_time(tables, state)
     count = state.count + 1
     b1, b2, eps = state.decay
     rates = {"learning_rate": learning_rate, "b1": b1, "b2": b2, "eps": eps}
     biases = {"bias1": bias(b1, count), "bias2": bias(b2, count)}
     hyper = constants(fn, **rates, **biases, max_terms=_max_terms(state))
     seed = seed_of(state.key, state.count)
-    table, mu, nu, last = _ops.exact_adam_rows(
+    tables = _ops.exact_adam_rows(
         *arrays, hyper, _history(state), state.count[None], seed, *tables
     )
     slot = count % state.rates.shape[0]
     state = state._replace(rates=state.rates.at[slot].set(hyper[0]), count=count)
-    return table, state._replace(mu=mu, nu=nu, last=last)
+    return _with_tables(state, _flush_in_time(tables, state))
 
 
 def exact_adam_catch_up(
@@ -265,11 +264,15 @@ def _flush(tables: tuple[Array, ...], state: ExactAdamState) -> tuple[Array, ...
     return _catch_up(tables, state, every)
 
 
-def _catch_up_in_time(
+def _flush_in_time(
     tables: tuple[Array, ...], state: ExactAdamState
 ) -> tuple[Array, ...]:
-    """All rows, when the update to come overwrites a rate that one may still need."""
-    is_due = (state.count > 0) & (state.count % state.rates.shape[0] == 0)
+    """All rows catch up before updates overwrite rates that one may still need.
+
+    After an update, not before: there the read that led to the gradient would not have
+    to precede this, and XLA would copy the table.
+    """
+    is_due = state.count % state.rates.shape[0] == 0
     return jax.lax.cond(
         is_due, lambda *rows: _flush(rows, state), lambda *rows: rows, *tables
     )
