@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from fsparse._call import vary_together
+from fsparse.table import Table
 
 _SHORT = {"float": "f", "int": "i", "uint": "u", "bfloat": "bf", "complex": "c"}
 
@@ -27,11 +28,11 @@ def _got(**arrays: Any) -> str:
 
 
 def as_arrays(fn: str, **arrays: Any) -> tuple[jax.Array, ...]:
-    """Converts the arguments, or says which one is no array."""
+    """Converts the arguments, or says which one is no array; opens tables."""
     out = []
     for name, x in arrays.items():
         try:
-            out.append(jnp.asarray(x))
+            out.append(jnp.asarray(x.value if isinstance(x, Table) else x))
         except (TypeError, ValueError) as e:
             raise TypeError(
                 f"{fn}: {name} must be an array; got {type(x).__name__}."
@@ -68,12 +69,12 @@ def require_f32(fn: str, **arrays: Any) -> None:
 
 
 def require_table(fn: str, **arrays: Any) -> None:
-    """Tables and their moments are float32 or bfloat16."""
+    """Tables are float32, or bfloat16 for half the memory."""
     for name, x in arrays.items():
         if x.dtype not in (jnp.float32, jnp.bfloat16):
             raise TypeError(
-                f"{fn}: {name} must be float32 or bfloat16; got "
-                f"{_got(**{name: x})}. Cast it with {name}.astype(jnp.float32)."
+                f"{fn}: {name} must be float32 or bfloat16; got {_got(**{name: x})}. "
+                f"Cast it with {name}.astype(jnp.float32)."
             )
 
 
