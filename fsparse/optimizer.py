@@ -137,8 +137,8 @@ def skip_nonfinite(optimizer: Optimizer) -> Optimizer:
     """Skips, and counts, the steps whose gradients hold NaN or infinity.
 
     A skipped step leaves every bit of the parameters and of the optimizer's state as it
-    was, its counts too. What padding of a row gradient holds does not matter; rows whose
-    squares overflow, beyond some 1e19, count as infinite.
+    was, its counts too. What padding of a row gradient holds does not matter; rows
+    whose squares overflow, beyond some 1e19, count as infinite.
 
     Args:
       optimizer: the one that takes the other steps.
