@@ -69,19 +69,9 @@ def require_f32(fn: str, **arrays: Any) -> None:
 
 
 def require_table(fn: str, **tables: Any) -> None:
-    """Tables that are only read are float32, or bfloat16 at half the traffic."""
+    """Tables are float32, or bfloat16 for half the memory."""
     allowed = "float32", "bfloat16"
     _require_dtype(fn, allowed, "Cast it with {}.astype(jnp.float32).", tables)
-
-
-def require_table(fn: str, **arrays: Any) -> None:
-    """Tables are float32, or bfloat16 for half the memory."""
-    for name, x in arrays.items():
-        if x.dtype not in (jnp.float32, jnp.bfloat16):
-            raise TypeError(
-                f"{fn}: {name} must be float32 or bfloat16; got {_got(**{name: x})}. "
-                f"Cast it with {name}.astype(jnp.float32)."
-            )
 
 
 def require_ids(fn: str, **arrays: Any) -> None:
