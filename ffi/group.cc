@@ -1,5 +1,6 @@
 #include "group.h"
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -22,21 +23,30 @@ void SortByDigit(const std::vector<Keyed>& from, int shift, std::vector<Keyed>& 
   for (const Keyed& e : from) to[next[(e.id >> shift) & (kDigits - 1)]++] = e;
 }
 
-}  // namespace
-
-RowGroups GroupByRow(const int32_t* ids, int64_t count, int64_t num_rows) {
-  std::vector<Keyed> entries;
-  entries.reserve(count);
-  for (int64_t o = 0; o < count; ++o) {
-    if (ids[o] >= 0 && ids[o] < num_rows) {
-      entries.push_back({ids[o], static_cast<int32_t>(o)});
-    }
-  }
+void SortById(std::vector<Keyed>& entries, int64_t num_rows) {
+  auto less = [](const Keyed& a, const Keyed& b) { return a.id < b.id; };
+  // Active sets come sorted, and so does the list of all rows.
+  if (std::is_sorted(entries.begin(), entries.end(), less)) return;
   std::vector<Keyed> other(entries.size());
   for (int shift = 0; shift < 31 && (num_rows - 1) >> shift; shift += kDigitBits) {
     SortByDigit(entries, shift, other);
     entries.swap(other);
   }
+}
+
+}  // namespace
+
+RowGroups GroupByRow(const int32_t* ids, int64_t count, int64_t num_rows,
+                     const int32_t* source, int64_t num_sources) {
+  auto in_range = [](int32_t i, int64_t n) { return i >= 0 && i < n; };
+  std::vector<Keyed> entries;
+  entries.reserve(count);
+  for (int64_t o = 0; o < count; ++o) {
+    if (in_range(ids[o], num_rows) && (!source || in_range(source[o], num_sources))) {
+      entries.push_back({ids[o], static_cast<int32_t>(o)});
+    }
+  }
+  SortById(entries, num_rows);
   RowGroups groups;
   groups.order.reserve(entries.size());
   for (const Keyed& e : entries) {

@@ -7,15 +7,18 @@
 
 namespace fsparse {
 
-// Row ids[g] is named by occurrences order[starts[g]], ..., order[starts[g + 1] - 1],
-// in rising order. Rows rise too; ids outside [0, num_rows) are left out.
+// Row rows[g] is named by occurrences order[starts[g]], ..., order[starts[g + 1] - 1],
+// in rising order. Rows rise too; padding is left out.
 struct RowGroups {
   std::vector<int32_t> rows;    // [num_groups]
   std::vector<int64_t> starts;  // [num_groups + 1]
-  std::vector<int32_t> order;   // [number of ids in range]
+  std::vector<int32_t> order;   // [occurrences that are not padding]
 };
 
-RowGroups GroupByRow(const int32_t* ids, int64_t count, int64_t num_rows);
+// An occurrence is padding if its id is outside [0, num_rows) or, where sources are
+// given, its source outside [0, num_sources).
+RowGroups GroupByRow(const int32_t* ids, int64_t count, int64_t num_rows,
+                     const int32_t* source = nullptr, int64_t num_sources = 0);
 
 }  // namespace fsparse
 

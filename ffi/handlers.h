@@ -16,8 +16,13 @@ XLA_FFI_DECLARE_HANDLER_SYMBOL(FsparseSampledMatmul);
 XLA_FFI_DECLARE_HANDLER_SYMBOL(FsparseGatherMatmul);
 XLA_FFI_DECLARE_HANDLER_SYMBOL(FsparseScatterOuter);
 XLA_FFI_DECLARE_HANDLER_SYMBOL(FsparseSgdRows);
+XLA_FFI_DECLARE_HANDLER_SYMBOL(FsparseMomentumRows);
 XLA_FFI_DECLARE_HANDLER_SYMBOL(FsparseAdagradRows);
+XLA_FFI_DECLARE_HANDLER_SYMBOL(FsparseRowwiseAdagradRows);
 XLA_FFI_DECLARE_HANDLER_SYMBOL(FsparseAdamRows);
+XLA_FFI_DECLARE_HANDLER_SYMBOL(FsparseExactAdamRows);
+XLA_FFI_DECLARE_HANDLER_SYMBOL(FsparseAdamCatchUp);
+XLA_FFI_DECLARE_HANDLER_SYMBOL(FsparseSumSquares);
 XLA_FFI_DECLARE_HANDLER_SYMBOL(FsparseDenseTopK);
 
 namespace ffi = ::xla::ffi;
@@ -25,7 +30,9 @@ namespace ffi = ::xla::ffi;
 using F32R1 = ffi::BufferR1<ffi::F32>;
 using F32R2 = ffi::BufferR2<ffi::F32>;
 using F32R3 = ffi::BufferR3<ffi::F32>;
+using S32R1 = ffi::BufferR1<ffi::S32>;
 using S32R2 = ffi::BufferR2<ffi::S32>;
+using U32R1 = ffi::BufferR1<ffi::U32>;
 
 struct Size {
   const char* what;

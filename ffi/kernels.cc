@@ -2,6 +2,8 @@
 #include "kernels.h"
 
 #include "gemm.h"
+#include "optimizers.h"
+#include "rounding.h"
 #include "rows.h"
 #include "topk.h"
 
@@ -22,9 +24,16 @@ const Kernels kKernels = {
     DotRows,
     SumRows,
     SumOuter,
+    SumOccurrences,
+    SquaredNorm,
     SgdRow,
+    MomentumRow,
     AdagradRow,
+    RowwiseAdagradRow,
     AdamRow,
+    AdamCatchUpRow,
+    WidenRow,
+    RoundRow,
     MergeTopK,
 };
 

@@ -1,8 +1,9 @@
 // The kernels' interface: plain pointers and sizes, no Python, no XLA, no threads.
 //
-// Every function here has one implementation (gemm.h, rows.h, topk.h) that kernels.cc
-// compiles once for each instruction set; `Dispatch()` returns the set to use. For a
-// given set the bits of a result never depend on how the caller splits the work.
+// Every function here has one implementation (gemm.h, rows.h, topk.h,
+// optimizers.h, rounding.h) that kernels.cc compiles once for each instruction set;
+// `Dispatch()` returns the set to use. For a given set the bits of a result never
+// depend on how the caller splits the work.
 #ifndef FSPARSE_KERNELS_H_
 #define FSPARSE_KERNELS_H_
 
@@ -37,9 +38,25 @@ struct Block {
   int64_t i0, m, j0, n, depth;
 };
 
-struct AdamConstants {
-  float learning_rate, b1, b2, eps;
-  float bias1, bias2;  // 1 - b1^t and 1 - b2^t
+// Updates rows[0], a row of the table, and rows[1], ..., those of its moments, by the
+// gradient g and the hyper-parameters that the optimizer's handler lists.
+using RowUpdate = void(float* const* rows, const float* g, int64_t d,
+                       const float* hyper);
+
+// Steps of Adam that a row missed, because its gradient was 0: see adam_catch_up_row.
+struct MissedSteps {
+  const float* history;  // [num_slots, 2], a ring of (alpha, corr), one for each step
+  int64_t num_slots, first_slot, num_steps;
+  float b1, sqrt_b2, eps;
+  float mu_before, nu_before;  // decay over the steps that the ring forgot
+  float mu_after;              // decay over the steps whose terms are too small to add
+  float nu_all;                // decay over all of these
+};
+
+// What the random bits of a row are a hash of: see rounding.h.
+struct RoundingKey {
+  const uint32_t* seed;  // [2]
+  uint32_t row, slot;    // slot: 0 for a table, 1, 2, ... for its moments
 };
 
 struct Kernels {
@@ -67,17 +84,41 @@ struct Kernels {
   void (*sum_outer)(const int32_t* occurrences, int64_t count, const float* scale,
                     const float* x, int64_t k, int64_t d, float* g);
 
-  // w -= learning_rate * g.
-  void (*sgd_row)(float* w, const float* g, int64_t d, float learning_rate);
+  // g[:] = sum over `occurrences` o of scale[o] * x[source[o], :].
+  void (*sum_occurrences)(const int32_t* occurrences, int64_t count, const float* scale,
+                          const int32_t* source, const float* x, int64_t d, float* g);
 
-  // acc += g^2;  w -= learning_rate * g / (sqrt(acc) + eps).
-  void (*adagrad_row)(float* w, float* acc, const float* g, int64_t d,
-                      float learning_rate, float eps);
+  // sum of g^2.
+  float (*squared_norm)(const float* g, int64_t d);
+
+  // w = (1 - lr wd) w - lr g;  hyper: lr, wd.
+  RowUpdate* sgd_row;
+
+  // trace = decay trace + g;  w = (1 - lr wd) w - lr u  with
+  // u = nesterov ? g + decay trace : trace;  hyper: lr, decay, nesterov, wd.
+  RowUpdate* momentum_row;
+
+  // acc += g^2;  w = (1 - lr wd) w - lr g / (sqrt(acc) + eps);  hyper: lr, eps, wd.
+  RowUpdate* adagrad_row;
+
+  // The same with one accumulator for the row: acc += mean(g^2).
+  RowUpdate* rowwise_adagrad_row;
 
   // mu = b1 mu + (1 - b1) g;  nu = b2 nu + (1 - b2) g^2;
-  // w -= learning_rate * (mu / bias1) / (sqrt(nu / bias2) + eps).
-  void (*adam_row)(float* w, float* mu, float* nu, const float* g, int64_t d,
-                   AdamConstants c);
+  // w = (1 - lr wd) w - lr (mu / bias1) / (sqrt(nu / bias2) + eps);
+  // hyper: lr, b1, b2, eps, bias1 = 1 - b1^t, bias2 = 1 - b2^t, wd.
+  RowUpdate* adam_row;
+
+  // What adam_row does with g = 0, over and over: rows are w, mu, nu.
+  //   mu *= mu_before;  nu *= nu_before
+  //   for each of num_steps slots (alpha, corr) of the ring, from first_slot on:
+  //     mu *= b1;  nu *= b2;  w -= alpha mu / (sqrt(nu) corr + eps)
+  //   mu *= mu_after;  nu = nu_all * the old nu
+  void (*adam_catch_up_row)(float* const* rows, int64_t d, MissedSteps missed);
+
+  // to[c] = from[c], and back with stochastic rounding.
+  void (*widen_row)(const uint16_t* from, int64_t d, float* to);
+  void (*round_row)(const float* from, int64_t d, RoundingKey key, uint16_t* to);
 
   // Merges scores[0..n), which belong to ids first_id, first_id + 1, ..., into a list
   // of the k best kept in descending order; of equal scores the first seen stays ahead.

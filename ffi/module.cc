@@ -22,8 +22,13 @@ nb::dict Registrations() {
   table["fsparse_gather_matmul"] = Capsule(FsparseGatherMatmul);
   table["fsparse_scatter_outer"] = Capsule(FsparseScatterOuter);
   table["fsparse_sgd_rows"] = Capsule(FsparseSgdRows);
+  table["fsparse_momentum_rows"] = Capsule(FsparseMomentumRows);
   table["fsparse_adagrad_rows"] = Capsule(FsparseAdagradRows);
+  table["fsparse_rowwise_adagrad_rows"] = Capsule(FsparseRowwiseAdagradRows);
   table["fsparse_adam_rows"] = Capsule(FsparseAdamRows);
+  table["fsparse_exact_adam_rows"] = Capsule(FsparseExactAdamRows);
+  table["fsparse_adam_catch_up"] = Capsule(FsparseAdamCatchUp);
+  table["fsparse_sum_squares"] = Capsule(FsparseSumSquares);
   table["fsparse_dense_top_k"] = Capsule(FsparseDenseTopK);
   return table;
 }

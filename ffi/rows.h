@@ -1,5 +1,4 @@
-// Kernels that visit a few rows of a table: dot products, weighted sums, and the
-// optimizers' row updates.
+// Kernels that visit a few rows of a table: dot products and weighted sums.
 //
 // A row of 128 floats is 8 cache lines at a random place, so every loop over rows asks
 // for a row some visits ahead: twice as many for bf16, which are half as long.
@@ -88,29 +87,6 @@ inline void SumOuter(const int32_t* occurrences, int64_t count, const float* sca
   for (int64_t o = 0; o < count; ++o) {
     const int64_t at = occurrences[o];
     AddScaled(scale ? scale[at] : 1.0f, x + at / k * d, d, g);
-  }
-}
-
-inline void SgdRow(float* w, const float* g, int64_t d, float learning_rate) {
-  AddScaled(-learning_rate, g, d, w);
-}
-
-inline void AdagradRow(float* __restrict w, float* __restrict acc,
-                       const float* __restrict g, int64_t d, float learning_rate,
-                       float eps) {
-  for (int64_t c = 0; c < d; ++c) {
-    acc[c] += g[c] * g[c];
-    w[c] -= learning_rate * g[c] / (__builtin_sqrtf(acc[c]) + eps);
-  }
-}
-
-inline void AdamRow(float* __restrict w, float* __restrict mu, float* __restrict nu,
-                    const float* __restrict g, int64_t d, AdamConstants k) {
-  for (int64_t c = 0; c < d; ++c) {
-    mu[c] = k.b1 * mu[c] + (1.0f - k.b1) * g[c];
-    nu[c] = k.b2 * nu[c] + (1.0f - k.b2) * (g[c] * g[c]);
-    const float mu_hat = mu[c] / k.bias1, nu_hat = nu[c] / k.bias2;
-    w[c] -= k.learning_rate * mu_hat / (__builtin_sqrtf(nu_hat) + k.eps);
   }
 }
 

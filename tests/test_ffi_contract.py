@@ -11,19 +11,26 @@ import pytest
 import fsparse
 from fsparse._call import TARGETS
 
-B, K, D, N = 4, 3, 5, 7
+B, K, D, N, T, H = 4, 3, 5, 7, 6, 9
 
 
 def f32(*shape):
     return jnp.ones(shape, jnp.float32)
 
 
+def bf16(*shape):
+    return jnp.ones(shape, jnp.bfloat16)
+
+
 def i32(*shape):
     return jnp.zeros(shape, jnp.int32)
 
 
-ROW_GRAD = {"ids": i32(B, K), "scale": f32(B, K), "x": f32(B, D)}
-TABLE = f32(N, D)
+ROW_GRAD = {"ids": i32(T), "scale": f32(T), "source": i32(T), "x": f32(B, D)}
+SEED = {"seed": jnp.zeros(2, jnp.uint32)}
+TABLE, LAST = f32(N, D), i32(N) + 1
+MOMENTS = {"table": bf16(N, D), "mu": TABLE, "nu": bf16(N, D)}
+SCHEDULE = {"history": f32(H, 2), "step": i32(1) + 2}
 # Operands and results of a correct call of each handler.
 CALLS = {
     "fsparse_sampled_matmul": (
@@ -39,16 +46,50 @@ CALLS = {
         {"out": TABLE, "products": f32(2 * K, D)},
     ),
     "fsparse_sgd_rows": (
-        {**ROW_GRAD, "hyper": f32(1), "table": TABLE},
+        {**ROW_GRAD, "hyper": f32(2), **SEED, "table": TABLE},
         {"table": TABLE},
     ),
+    "fsparse_momentum_rows": (
+        {**ROW_GRAD, "hyper": f32(4), **SEED, "table": TABLE, "trace": bf16(N, D)},
+        {"table": TABLE, "trace": bf16(N, D)},
+    ),
     "fsparse_adagrad_rows": (
-        {**ROW_GRAD, "hyper": f32(2), "table": TABLE, "acc": TABLE},
+        {**ROW_GRAD, "hyper": f32(3), **SEED, "table": TABLE, "acc": TABLE},
         {"table": TABLE, "acc": TABLE},
     ),
+    "fsparse_rowwise_adagrad_rows": (
+        {**ROW_GRAD, "hyper": f32(3), **SEED, "table": TABLE, "acc": f32(N)},
+        {"table": TABLE, "acc": f32(N)},
+    ),
     "fsparse_adam_rows": (
-        {**ROW_GRAD, "hyper": f32(6), "table": TABLE, "mu": TABLE, "nu": TABLE},
-        {"table": TABLE, "mu": TABLE, "nu": TABLE},
+        {**ROW_GRAD, "hyper": f32(7) / 2, **SEED, **MOMENTS},
+        MOMENTS,
+    ),
+    "fsparse_exact_adam_rows": (
+        {
+            **ROW_GRAD,
+            "hyper": f32(7) / 2,
+            **SCHEDULE,
+            **SEED,
+            **MOMENTS,
+            "last": LAST,
+        },
+        {**MOMENTS, "last": LAST},
+    ),
+    "fsparse_adam_catch_up": (
+        {
+            "ids": i32(T),
+            "hyper": f32(4) / 2,
+            **SCHEDULE,
+            **SEED,
+            **MOMENTS,
+            "last": LAST,
+        },
+        {**MOMENTS, "last": LAST},
+    ),
+    "fsparse_sum_squares": (
+        {**ROW_GRAD, "num_rows": i32(1) + N},
+        {"sum": f32(1)},
     ),
     "fsparse_dense_top_k": (
         {"x": f32(B, D), "w": TABLE},
@@ -63,6 +104,12 @@ TABLES = {
 }
 # Sizes that nothing else has to agree with: any number of rows of a table.
 FREE = {
+    *[(name, "x", 0) for name in CALLS if name.endswith("_rows")],
+    ("fsparse_sum_squares", "x", 0),
+    ("fsparse_sum_squares", "x", 1),
+    ("fsparse_exact_adam_rows", "history", 0),
+    ("fsparse_adam_catch_up", "history", 0),
+    ("fsparse_adam_catch_up", "ids", 0),
     ("fsparse_sampled_matmul", "w", 0),
     ("fsparse_gather_matmul", "w", 0),
     ("fsparse_scatter_outer", "out", 0),
@@ -141,7 +188,7 @@ def test_a_table_that_is_not_aliased_is_copied(name):
     table, *moments = call(name, *CALLS[name])
     assert (table[0] != 1).all()
     for result in (table, *moments):
-        np.testing.assert_array_equal(result[1:], 1)
+        np.testing.assert_array_equal(result[1:].astype(np.float32), 1)
 
 
 @pytest.mark.parametrize(("name", "operands", "results"), [*variants(wrong_sizes)])
@@ -152,7 +199,8 @@ def test_wrong_sizes_are_refused_by_name(name, operands, results):
 
 @pytest.mark.parametrize(("name", "operands", "results"), [*variants(wrong_types)])
 def test_wrong_types_are_refused(name, operands, results):
-    with pytest.raises(jax.errors.JaxRuntimeError, match=r"Wrong buffer (dtype|rank)"):
+    refusal = rf"Wrong buffer (dtype|rank)|{name}: .* must (be|have) .*; got .*\."
+    with pytest.raises(jax.errors.JaxRuntimeError, match=refusal):
         call(name, operands, results)
 
 
@@ -163,6 +211,26 @@ def test_wrong_tables_are_refused_by_name(name, operands, results):
     message = f"{name}: w must be F32 or BF16 of rank 2; got {got[w.dtype.name]} of "
     with pytest.raises(jax.errors.JaxRuntimeError, match=f"{message}rank {w.ndim}"):
         call(name, operands, results)
+
+
+@pytest.mark.parametrize(
+    ("name", "operand"),
+    [("fsparse_adam_rows", "mu"), ("fsparse_momentum_rows", "trace")],
+)
+def test_a_result_of_another_dtype_is_refused(name, operand):
+    operands, results = CALLS[name]
+    other = f32(N, D) if results[operand].dtype == jnp.bfloat16 else bf16(N, D)
+    with pytest.raises(
+        jax.errors.JaxRuntimeError, match=rf"{name}: result {operand} must be B?F"
+    ):
+        call(name, operands, {**results, operand: other})
+
+
+def test_one_accumulator_a_row_is_f32():
+    operands, results = CALLS["fsparse_rowwise_adagrad_rows"]
+    low = {"acc": bf16(N)}
+    with pytest.raises(jax.errors.JaxRuntimeError, match="acc must be F32; got BF16"):
+        call("fsparse_rowwise_adagrad_rows", operands | low, results | low)
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -17,7 +17,7 @@ from fsparse.losses import sampled_softmax_loss
 from fsparse.sampling import shared_active_set
 
 B, K, D, N, NEGATIVES = 4, 3, 5, 7, 6
-LR, B1, B2, EPS = 0.3, 0.9, 0.999, 1e-8
+LR, B1, B2, EPS, DECAY, NUM_RATES = 0.3, 0.9, 0.999, 1e-8, 0.9, 2
 
 
 class Case(NamedTuple):
@@ -38,25 +38,99 @@ def top_k(x, w):
     return jnp.take_along_axis(scores, ids, axis=1), ids.astype(jnp.int32)
 
 
-def sgd(table, ids, scale, x, learning_rate):
-    return table - learning_rate * scatter(scale, x, ids)
+def row_gradient(grad):
+    """The dense gradient, and which rows it names."""
+    ids, source = one_hot(grad.ids), one_hot(grad.source, len(grad.x))
+    g = jnp.einsum("tn,t,ts,sd->nd", ids, grad.scale, source, grad.x)
+    return g, (ids.T @ source).sum(1, keepdims=True) > 0
+
+
+def updated(state, **moments):
+    return state._replace(count=state.count + 1, **moments)
+
+
+def sgd(table, state, grad, learning_rate):
+    return table - learning_rate * row_gradient(grad)[0], updated(state)
+
+
+def momentum(table, state, grad, learning_rate):
+    g, named = row_gradient(grad)
+    trace = jnp.where(named, DECAY * state.trace + g, state.trace)
+    step = jnp.where(named, g + DECAY * trace, 0)
+    return table - learning_rate * step, updated(state, trace=trace)
 
 
 def adagrad(table, state, grad, learning_rate):
-    g = scatter(grad.scale, grad.x, grad.ids)
+    g, _ = row_gradient(grad)
     acc = state.acc + g**2
-    return table - learning_rate * g / (jnp.sqrt(acc) + EPS), rows.AdagradState(acc)
+    return table - learning_rate * g / (jnp.sqrt(acc) + EPS), updated(state, acc=acc)
+
+
+def rowwise_adagrad(table, state, grad, learning_rate):
+    g, _ = row_gradient(grad)
+    acc = state.acc + jnp.mean(g**2, axis=1)
+    step = g / (jnp.sqrt(acc)[:, None] + EPS)
+    return table - learning_rate * step, updated(state, acc=acc)
+
+
+def unbiased(decay, t):
+    return 1 - decay ** t.astype(jnp.float32)
+
+
+def adam_step(w, mu, nu, g, t, learning_rate, b1, b2, eps):
+    mu, nu = b1 * mu + (1 - b1) * g, b2 * nu + (1 - b2) * g**2
+    step = mu / unbiased(b1, t) / (jnp.sqrt(nu / unbiased(b2, t)) + eps)
+    return w - learning_rate * step, mu, nu
+
+
+def where(condition, new, old):
+    return [jnp.where(condition, a, b) for a, b in zip(new, old, strict=True)]
 
 
 def adam(table, state, grad, learning_rate):
-    g = scatter(grad.scale, grad.x, grad.ids)
-    named = one_hot(grad.ids).sum((0, 1))[:, None] > 0
-    t = (state.count + 1).astype(jnp.float32)
-    mu = jnp.where(named, B1 * state.mu + (1 - B1) * g, state.mu)
-    nu = jnp.where(named, B2 * state.nu + (1 - B2) * g**2, state.nu)
-    step = mu / (1 - B1**t) / (jnp.sqrt(nu / (1 - B2**t)) + EPS)
-    table = jnp.where(named, table - learning_rate * step, table)
-    return table, rows.AdamState(mu, nu, state.count + 1)
+    g, named = row_gradient(grad)
+    rows = table, state.mu, state.nu
+    new = adam_step(*rows, g, state.count + 1, learning_rate, B1, B2, EPS)
+    table, mu, nu = where(named, new, rows)
+    return table, updated(state, mu=mu, nu=nu)
+
+
+def caught_up(table, state, which):
+    """An update at a time, forgetting the rates of all but the last two."""
+    step, last = state.count, state.last[:, None]
+    b1, b2, eps = state.decay
+    forgotten = jnp.maximum(step - last - NUM_RATES, 0).astype(jnp.float32)
+    decayed = table, b1**forgotten * state.mu, b2**forgotten * state.nu
+    rows = where(which, decayed, (table, state.mu, state.nu))
+    for j in range(NUM_RATES):
+        t = step - NUM_RATES + 1 + j
+        rate = state.rates[t % NUM_RATES]
+        moved = adam_step(*rows, jnp.zeros_like(table), t, rate, b1, b2, eps)
+        rows = where(which & (last < t), moved, rows)
+    return rows, jnp.where(which[:, 0], step, state.last)
+
+
+def exact_adam_flush(table, state, which=True):
+    every = jnp.full((N, 1), which)
+    (table, mu, nu), last = caught_up(table, state, every)
+    return table, state._replace(mu=mu, nu=nu, last=last)
+
+
+def exact_adam(table, state, grad, learning_rate):
+    """All rows catch up before the rates they need are overwritten."""
+    g, named = row_gradient(grad)
+    rows, last = caught_up(table, state, named)
+    t = state.count + 1
+    new = adam_step(*rows, g, t, learning_rate, *state.decay)
+    table, mu, nu = where(named, new, rows)
+    last = jnp.where(named[:, 0], t, last)
+    rates = state.rates.at[t % NUM_RATES].set(learning_rate)
+    state = updated(state, mu=mu, nu=nu, last=last, rates=rates)
+    return exact_adam_flush(table, state, which=t % NUM_RATES == 0)
+
+
+def sum_squares(factor, grad):
+    return factor * jnp.sum(row_gradient(grad)[0] ** 2)
 
 
 def active_set(key_data, labels):
@@ -78,17 +152,11 @@ def softmax_loss(logits, targets, is_active):
     return jnp.sum(own * (jnp.log(z) - logits), 1) / jnp.maximum(own.sum(1), 1)
 
 
-def sgd_update(table, ids, scale, x, learning_rate):
-    grad = RowGrad(ids, scale, x)
-    return rows.sgd_update(table, grad, learning_rate=learning_rate)
+def by_optimizer(update, **kwargs):
+    def call(table, state, grad, learning_rate):
+        return update(table, state, grad, learning_rate=learning_rate, **kwargs)
 
-
-def adagrad_update(table, state, grad, learning_rate):
-    return rows.adagrad_update(table, state, grad, learning_rate=learning_rate)
-
-
-def adam_update(table, state, grad, learning_rate):
-    return rows.adam_update(table, state, grad, learning_rate=learning_rate)
+    return call
 
 
 def make_cases():
@@ -104,9 +172,41 @@ def make_cases():
         return jnp.abs(normal(*shape)) + 0.5
 
     x, w, v, lr = normal(B, D), normal(N, D), normal(B, K), jnp.float32(LR)
-    each, shared, grad = ids(B, K), ids(K), RowGrad(ids(B, K), v, x)
-    adagrad_state = rows.AdagradState(positive(N, D))
-    adam_state = rows.AdamState(normal(N, D), positive(N, D), jnp.int32(2))
+    each, shared = ids(B, K), ids(K)
+    source = jnp.asarray(rng.integers(-1, B + 1, B * K), jnp.int32)
+    grad = RowGrad(ids(B * K), v.ravel(), source, x, N)
+    counted = {"count": jnp.int32(2), "key": jnp.array([1, 2], jnp.uint32)}
+    acc, trace, moments = positive(N, D), normal(N, D), (normal(N, D), positive(N, D))
+    last = jnp.asarray(rng.integers(0, 3, N), jnp.int32)
+    # Each of the three may be one of the others when a test rolls them.
+    rates, decay = jnp.array([0.2, 0.4]), jnp.array([0.9, 0.8, 0.5])
+    exact_state = rows.ExactAdamState(*moments, last, rates, decay, **counted)
+    exact_state = exact_state._replace(count=jnp.int32(3))  # a flush is due
+    optimizers = [
+        ("sgd", rows.SgdState(**counted), sgd, {}),
+        (
+            "momentum",
+            rows.MomentumState(trace, **counted),
+            momentum,
+            {"nesterov": True},
+        ),
+        ("adagrad", rows.AdagradState(acc, **counted), adagrad, {}),
+        (
+            "rowwise_adagrad",
+            rows.RowwiseAdagradState(acc[:, 0], **counted),
+            rowwise_adagrad,
+            {},
+        ),
+        ("adam", rows.AdamState(*moments, **counted), adam, {}),
+        ("exact_adam", exact_state, exact_adam, {}),
+    ]
+
+    def row_cases():
+        for name, state, oracle, kwargs in optimizers:
+            fn = by_optimizer(getattr(rows, f"{name}_update"), **kwargs)
+            args = (w, state, grad, lr)
+            yield Case(name, fn, oracle, args, f"fsparse_{name}_rows")
+
     targets = jnp.array([[0, 2], [1, 4], [-1, 9], [2, 2]], jnp.int32)
     is_active = jnp.array([True, True, True, False])
     key_data = jax.random.key_data(jax.random.key(5))
@@ -126,15 +226,21 @@ def make_cases():
         Case("take_rows", fsparse.take_rows, take, (w, shared), gathered),
         Case("embedding_bag", fsparse.embedding_bag, bag, (w, each, v), gathered),
         Case("dense_top_k", _dense_top_k, top_k, (x, w), "fsparse_dense_top_k"),
-        Case("sgd", sgd_update, sgd, (w, *grad, lr), "fsparse_sgd_rows"),
+        *row_cases(),
         Case(
-            "adagrad",
-            adagrad_update,
-            adagrad,
-            (w, adagrad_state, grad, lr),
-            "fsparse_adagrad_rows",
+            "exact_adam_flush",
+            rows.exact_adam_flush,
+            exact_adam_flush,
+            (w, exact_state),
+            "fsparse_adam_catch_up",
         ),
-        Case("adam", adam_update, adam, (w, adam_state, grad, lr), "fsparse_adam_rows"),
+        Case(
+            "sum_squares",
+            _sum_squares,
+            sum_squares,
+            (lr, grad),
+            "fsparse_sum_squares",
+        ),
         Case("active_set", _active_set, active_set, (key_data, each), None),
         Case(
             "softmax_loss",
@@ -144,6 +250,10 @@ def make_cases():
             None,
         ),
     ]
+
+
+def _sum_squares(factor, grad):
+    return factor * rows.sum_squares(grad)
 
 
 def _scatter_outer(v, x, ids):
