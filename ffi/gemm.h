@@ -3,12 +3,14 @@
 //   out[i, j] = sum_p a(i, p) * b(j, p)
 //
 // Both operands are copied ("packed") into panels that the inner loop reads in order,
-// so gathering rows costs nothing beyond the copy that a product makes anyway. The sum
-// runs over p in order, in chunks of kDepth, one fused multiply-add at a time: its bits
-// do not depend on the block that a pair (i, j) falls into.
+// so gathering rows, and widening bf16 to f32, cost nothing beyond the copy that a
+// product makes anyway. The sum runs over p in order, in chunks of kDepth, one fused
+// multiply-add at a time: its bits do not depend on the block that a pair (i, j) falls
+// into.
 #ifndef FSPARSE_GEMM_H_
 #define FSPARSE_GEMM_H_
 
+#include "elements.h"
 #include "kernels.h"
 #include "simd.h"
 
@@ -24,28 +26,22 @@ constexpr int64_t kBlockM = kTileM * (kLanes == 16 ? 18 : 40);  // 252 or 240
 constexpr int64_t kBlockN = kTileN * (256 / kTileN);            // 256
 constexpr int64_t kScratchFloats = (kBlockM + kBlockN) * kDepth;
 
-inline const float* RowPointer(const Rows& rows, int64_t r) {
-  if (!rows.ids) return rows.data + r * rows.stride;
-  const int64_t id = rows.ids[r];
-  return id >= 0 && id < rows.num_rows ? rows.data + id * rows.stride : nullptr;
-}
-
 // panel[p, lane] = operand(first + lane, p0 + p); zeros past `count` lanes.
-template <int kWidth>
+template <int kWidth, typename T>
 void PackPanel(const Operand& op, int64_t first, int64_t count, int64_t p0,
                int64_t depth, float* panel) {
   if (op.rows_are == RowsAre::kOuter) {
     constexpr int kStep = 8;  // depth values copied at a time: half a cache line a row
-    const float* row[kWidth];
+    const T* row[kWidth];
     for (int lane = 0; lane < kWidth; ++lane) {
-      row[lane] = lane < count ? RowPointer(op.rows, first + lane) : nullptr;
+      row[lane] = lane < count ? RowPointer<T>(op.rows, first + lane) : nullptr;
     }
     int64_t p = 0;
     for (; p + kStep <= depth; p += kStep) {
       float block[kWidth][kStep];
       for (int lane = 0; lane < kWidth; ++lane) {
         if (row[lane]) {
-          std::memcpy(block[lane], row[lane] + p0 + p, sizeof(block[lane]));
+          Widen<kStep>(row[lane] + p0 + p, block[lane]);
         } else {
           std::memset(block[lane], 0, sizeof(block[lane]));
         }
@@ -58,19 +54,19 @@ void PackPanel(const Operand& op, int64_t first, int64_t count, int64_t p0,
     }
     for (; p < depth; ++p) {
       for (int lane = 0; lane < kWidth; ++lane) {
-        panel[p * kWidth + lane] = row[lane] ? row[lane][p0 + p] : 0.0f;
+        panel[p * kWidth + lane] = row[lane] ? Widen(row[lane][p0 + p]) : 0.0f;
       }
     }
     return;
   }
   for (int64_t p = 0; p < depth; ++p) {
-    const float* row = RowPointer(op.rows, p0 + p);
+    const T* row = RowPointer<T>(op.rows, p0 + p);
     float* out = panel + p * kWidth;
     if (row && count == kWidth) {
-      std::memcpy(out, row + first, kWidth * sizeof(float));
+      Widen<kWidth>(row + first, out);
     } else {
       for (int lane = 0; lane < kWidth; ++lane) {
-        out[lane] = row && lane < count ? row[first + lane] : 0.0f;
+        out[lane] = row && lane < count ? Widen(row[first + lane]) : 0.0f;
       }
     }
   }
@@ -79,9 +75,10 @@ void PackPanel(const Operand& op, int64_t first, int64_t count, int64_t p0,
 template <int kWidth>
 void PackBlock(const Operand& op, int64_t first, int64_t count, int64_t p0,
                int64_t depth, float* out) {
+  const auto pack = op.rows.element == Element::kBf16 ? PackPanel<kWidth, Bf16>
+                                                      : PackPanel<kWidth, float>;
   for (int64_t i = 0; i < count; i += kWidth) {
-    PackPanel<kWidth>(op, first + i, Min(kWidth, count - i), p0, depth,
-                      out + i * depth);
+    pack(op, first + i, Min(kWidth, count - i), p0, depth, out + i * depth);
   }
 }
 
@@ -125,7 +122,7 @@ inline void EdgeTile(const float* a, const float* b, int64_t depth, bool accumul
 inline void ClearPaddedDepths(const Rows& rows, int64_t m, int64_t p0, int64_t depth,
                               float* packed_a) {
   for (int64_t p = 0; rows.ids && p < depth; ++p) {
-    if (RowPointer(rows, p0 + p)) continue;
+    if (!IsPadding(rows, p0 + p)) continue;
     for (int64_t i = 0; i < m; i += kTileM) {
       std::memset(packed_a + i * depth + p * kTileM, 0, kTileM * sizeof(float));
     }
@@ -135,7 +132,7 @@ inline void ClearPaddedDepths(const Rows& rows, int64_t m, int64_t p0, int64_t d
 inline void ClearPaddedColumns(const Rows& rows, const Block& block, float* out,
                                int64_t ldc) {
   for (int64_t j = 0; rows.ids && j < block.n; ++j) {
-    if (RowPointer(rows, block.j0 + j)) continue;
+    if (!IsPadding(rows, block.j0 + j)) continue;
     for (int64_t i = 0; i < block.m; ++i) out[i * ldc + j] = 0.0f;
   }
 }

@@ -11,13 +11,18 @@
 
 namespace fsparse {
 
-// Rows of a row-major f32 matrix, optionally picked by id. Row r is
+// What a matrix is made of. bf16 is widened to f32 as it is read: results are those of
+// the f32 matrix of the same values, bit for bit.
+enum class Element { kF32, kBf16 };
+
+// Rows of a row-major matrix, optionally picked by id. Row r is
 //   ids == nullptr ? data[r, :] : (0 <= ids[r] < num_rows ? data[ids[r], :] : 0).
 struct Rows {
-  const float* data;
-  int64_t stride;                // floats between consecutive rows
+  const void* data;
+  int64_t stride;                // elements between consecutive rows
   const int32_t* ids = nullptr;  // row ids, or all rows in order
   int64_t num_rows = 0;          // rows of data; used with ids
+  Element element = Element::kF32;
 };
 
 // An operand of a product, indexed by (outer, depth), where depth is summed over.
@@ -67,8 +72,9 @@ struct Kernels {
   void (*gemm)(Operand a, Operand b, Block block, float* out, int64_t ldc,
                float* scratch);
 
-  // y[j] = x . rows[j] for j < k.
-  void (*dot_rows)(const float* x, Rows rows, int64_t k, int64_t d, float* y);
+  // y[j] = x . rows[first + j] for j < k.
+  void (*dot_rows)(const float* x, Rows rows, int64_t first, int64_t k, int64_t d,
+                   float* y);
 
   // z[:] = sum_j v[j] * rows[j], over the j whose id is in range.
   void (*sum_rows)(const float* v, Rows rows, int64_t k, int64_t d, float* z);

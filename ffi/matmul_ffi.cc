@@ -4,6 +4,7 @@
 #include "group.h"
 #include "handlers.h"
 #include "parallel_for.h"
+#include "table.h"
 
 namespace fsparse {
 namespace {
@@ -11,10 +12,11 @@ namespace {
 constexpr int64_t kIdsPerTask = 256;
 
 // y[g, i, j] = x[g, i] . w[ids[g, j]].
-ffi::Error SampledMatmul(ffi::ThreadPool pool, F32R3 x, F32R2 w, S32R2 ids,
+ffi::Error SampledMatmul(ffi::ThreadPool pool, F32R3 x, ffi::AnyBuffer w, S32R2 ids,
                          ffi::ResultBufferR3<ffi::F32> y) {
+  FSPARSE_RETURN_IF_ERROR(CheckTable("fsparse_sampled_matmul", w));
   const int64_t groups = x.dimensions()[0], b = x.dimensions()[1];
-  const int64_t d = x.dimensions()[2], m = ids.dimensions()[1], n = w.dimensions()[0];
+  const int64_t d = x.dimensions()[2], m = ids.dimensions()[1];
   FSPARSE_RETURN_IF_ERROR(CheckSizes("fsparse_sampled_matmul",
                                      {{"w.shape[1]", w.dimensions()[1], d},
                                       {"ids.shape[0]", ids.dimensions()[0], groups},
@@ -25,16 +27,14 @@ ffi::Error SampledMatmul(ffi::ThreadPool pool, F32R3 x, F32R2 w, S32R2 ids,
   const float* xp = x.typed_data();
   const int32_t* id = ids.typed_data();
   float* out = y->typed_data();
-  auto rows_of = [&](int64_t g, int64_t j) {
-    return Rows{w.typed_data(), d, id + g * m + j, n};
-  };
+  auto rows_of = [&](int64_t g) { return TableRows(w, id + g * m); };
   if (b == 1) {
     const int64_t parts = (m + kIdsPerTask - 1) / kIdsPerTask;
     ParallelFor(pool, groups * parts, GrainFor(2 * std::min(m, kIdsPerTask) * d),
                 [&](int64_t begin, int64_t end) {
                   for (int64_t t = begin; t < end; ++t) {
                     const int64_t g = t / parts, j = t % parts * kIdsPerTask;
-                    kernels.dot_rows(xp + g * d, rows_of(g, j),
+                    kernels.dot_rows(xp + g * d, rows_of(g), j,
                                      std::min(kIdsPerTask, m - j), d, out + g * m + j);
                   }
                 });
@@ -43,15 +43,16 @@ ffi::Error SampledMatmul(ffi::ThreadPool pool, F32R3 x, F32R2 w, S32R2 ids,
   ParallelGemm(
       pool, kernels, groups, b, m, d,
       [&](int64_t g) { return Operand{{xp + g * b * d, d}, RowsAre::kOuter}; },
-      [&](int64_t g) { return Operand{rows_of(g, 0), RowsAre::kOuter}; }, out);
+      [&](int64_t g) { return Operand{rows_of(g), RowsAre::kOuter}; }, out);
   return ffi::Error::Success();
 }
 
 // z[g, i, :] = sum_j v[g, i, j] * w[ids[g, j]].
-ffi::Error GatherMatmul(ffi::ThreadPool pool, F32R3 v, F32R2 w, S32R2 ids,
+ffi::Error GatherMatmul(ffi::ThreadPool pool, F32R3 v, ffi::AnyBuffer w, S32R2 ids,
                         ffi::ResultBufferR3<ffi::F32> z) {
+  FSPARSE_RETURN_IF_ERROR(CheckTable("fsparse_gather_matmul", w));
   const int64_t groups = v.dimensions()[0], b = v.dimensions()[1];
-  const int64_t m = v.dimensions()[2], n = w.dimensions()[0], d = w.dimensions()[1];
+  const int64_t m = v.dimensions()[2], d = w.dimensions()[1];
   FSPARSE_RETURN_IF_ERROR(CheckSizes("fsparse_gather_matmul",
                                      {{"ids.shape[0]", ids.dimensions()[0], groups},
                                       {"ids.shape[1]", ids.dimensions()[1], m},
@@ -61,9 +62,7 @@ ffi::Error GatherMatmul(ffi::ThreadPool pool, F32R3 v, F32R2 w, S32R2 ids,
   const Kernels& kernels = *Dispatch();
   const float* vp = v.typed_data();
   float* out = z->typed_data();
-  auto rows_of = [&](int64_t g) {
-    return Rows{w.typed_data(), d, ids.typed_data() + g * m, n};
-  };
+  auto rows_of = [&](int64_t g) { return TableRows(w, ids.typed_data() + g * m); };
   if (b == 1) {
     ParallelFor(pool, groups, GrainFor(2 * m * d), [&](int64_t begin, int64_t end) {
       for (int64_t g = begin; g < end; ++g) {
@@ -133,7 +132,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(FsparseSampledMatmul, SampledMatmul,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
                                   .Arg<F32R3>(/*x: f32[g, b, d]*/)
-                                  .Arg<F32R2>(/*w: f32[n, d]*/)
+                                  .Arg<ffi::AnyBuffer>(/*w: f32 or bf16[n, d]*/)
                                   .Arg<S32R2>(/*ids: i32[g, m]*/)
                                   .Ret<F32R3>(/*y: f32[g, b, m]*/));
 
@@ -141,7 +140,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(FsparseGatherMatmul, GatherMatmul,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
                                   .Arg<F32R3>(/*v: f32[g, b, m]*/)
-                                  .Arg<F32R2>(/*w: f32[n, d]*/)
+                                  .Arg<ffi::AnyBuffer>(/*w: f32 or bf16[n, d]*/)
                                   .Arg<S32R2>(/*ids: i32[g, m]*/)
                                   .Ret<F32R3>(/*z: f32[g, b, d]*/));
 

@@ -4,6 +4,7 @@
 #include "blocks.h"
 #include "handlers.h"
 #include "parallel_for.h"
+#include "table.h"
 
 namespace fsparse {
 namespace {
@@ -12,7 +13,7 @@ constexpr int64_t kTasksPerThread = 4;
 constexpr int64_t kFewRows = 4;  // below this, packing w costs more than dot products
 
 // Scores one block of examples against rows [n0, n1) of w, feeding the running lists.
-void ScoreBlock(const Kernels& kernels, const float* x, int64_t rows, const float* w,
+void ScoreBlock(const Kernels& kernels, const float* x, int64_t rows, Rows w,
                 int64_t n0, int64_t n1, int64_t d, int64_t k, float* best_scores,
                 int32_t* best_ids) {
   const int64_t width = kernels.max_block_n;
@@ -22,10 +23,10 @@ void ScoreBlock(const Kernels& kernels, const float* x, int64_t rows, const floa
     const int64_t columns = std::min(width, n1 - j0);
     if (rows < kFewRows) {
       for (int64_t i = 0; i < rows; ++i) {
-        kernels.dot_rows(x + i * d, {w + j0 * d, d}, columns, d, scores + i * width);
+        kernels.dot_rows(x + i * d, w, j0, columns, d, scores + i * width);
       }
     } else {
-      kernels.gemm({{x, d}, RowsAre::kOuter}, {{w, d}, RowsAre::kOuter},
+      kernels.gemm({{x, d}, RowsAre::kOuter}, {w, RowsAre::kOuter},
                    {0, rows, j0, columns, d}, scores, width, scratch);
     }
     for (int64_t i = 0; i < rows; ++i) {
@@ -37,9 +38,10 @@ void ScoreBlock(const Kernels& kernels, const float* x, int64_t rows, const floa
 
 // Rows of w are split into parts so that even one example keeps every thread busy.
 // Parts are merged in order, and ties go to the smaller id, so the parts never show.
-ffi::Error DenseTopK(ffi::ThreadPool pool, F32R2 x, F32R2 w,
+ffi::Error DenseTopK(ffi::ThreadPool pool, F32R2 x, ffi::AnyBuffer w,
                      ffi::ResultBufferR2<ffi::F32> scores,
                      ffi::ResultBufferR2<ffi::S32> ids) {
+  FSPARSE_RETURN_IF_ERROR(CheckTable("fsparse_dense_top_k", w));
   const int64_t b = x.dimensions()[0], d = x.dimensions()[1], n = w.dimensions()[0];
   const int64_t k = scores->dimensions()[1];
   FSPARSE_RETURN_IF_ERROR(CheckSizes("fsparse_dense_top_k",
@@ -62,7 +64,7 @@ ffi::Error DenseTopK(ffi::ThreadPool pool, F32R2 x, F32R2 w,
     for (int64_t t = begin; t < end; ++t) {
       const int64_t i0 = t % blocks * block, p = t / blocks, at = (p * b + i0) * k;
       ScoreBlock(kernels, x.typed_data() + i0 * d, std::min(block, b - i0),
-                 w.typed_data(), p * part, std::min(n, (p + 1) * part), d, k,
+                 TableRows(w), p * part, std::min(n, (p + 1) * part), d, k,
                  part_scores.data() + at, part_ids.data() + at);
     }
   });
@@ -91,7 +93,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(FsparseDenseTopK, DenseTopK,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
                                   .Arg<F32R2>(/*x: f32[b, d]*/)
-                                  .Arg<F32R2>(/*w: f32[n, d]*/)
+                                  .Arg<ffi::AnyBuffer>(/*w: f32 or bf16[n, d]*/)
                                   .Ret<F32R2>(/*scores: f32[b, k]*/)
                                   .Ret<ffi::BufferR2<ffi::S32>>(/*ids: i32[b, k]*/));
 

@@ -3,6 +3,7 @@
 from importlib.metadata import version as _version
 
 from fsparse import checkpoint, data, metrics, rows
+from fsparse.differentiate import grad, value_and_grad
 from fsparse.losses import sampled_softmax_loss
 from fsparse.matmul import (
     embedding_bag,
@@ -13,6 +14,7 @@ from fsparse.matmul import (
 )
 from fsparse.row_grad import RowGrad, row_grad
 from fsparse.sampling import ActiveSet, shared_active_set
+from fsparse.table import Table
 from fsparse.topk import dense_top_k
 
 __version__ = _version("fsparse")
@@ -20,11 +22,13 @@ __version__ = _version("fsparse")
 __all__ = [
     "ActiveSet",
     "RowGrad",
+    "Table",
     "checkpoint",
     "data",
     "dense_top_k",
     "embedding_bag",
     "gather_matmul",
+    "grad",
     "metrics",
     "row_grad",
     "rows",
@@ -33,4 +37,5 @@ __all__ = [
     "scatter_outer",
     "shared_active_set",
     "take_rows",
+    "value_and_grad",
 ]

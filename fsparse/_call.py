@@ -59,8 +59,8 @@ def define(
       transposes: for an op whose first result is linear in each of some operands, and
         whose others are scratch: operand index -> ``(ct, *operands) -> ct of that
         operand``, which stands among the operands as a shape. Forward mode follows.
-      jvp: ``(primals, tangents) -> (results, tangents)`` for any other op; that of the
-        twin by default.
+      jvp: ``(primals, tangents) -> (results, tangents)`` for any other op, where a
+        tangent is None if it is zero; by default that of the twin.
       aliases: operand index -> result index, for results that overwrite operands.
 
     Returns:
@@ -187,15 +187,16 @@ def _transposed(transposes: Mapping[int, Any]) -> Any:
 
 
 def _jvp(call: Callable[..., Any], twin: Callable[..., Any], jvp: Any) -> Any:
+    def of_twin(primals: Operands, tangents: Operands, **params: Any) -> Any:
+        dense = tuple(map(_instantiate, primals, tangents))
+        _, moved = jax.jvp(lambda *xs: twin(*xs, **params), primals, dense)
+        return call(*primals, **params), moved
+
     def rule(primals: Operands, tangents: Operands, **params: Any) -> Any:
-        tangents = tuple(map(_instantiate, primals, tangents))
-        if jvp is not None:
-            outs, moved = jvp(primals, tangents, **params)
-        else:
-            outs = call(*primals, **params)
-            _, moved = jax.jvp(lambda *xs: twin(*xs, **params), primals, tangents)
+        known = tuple(None if isinstance(t, ad.Zero) else t for t in tangents)
+        outs, moved = (jvp or of_twin)(primals, known, **params)
         return outs, [
-            _symbolic_zero(y) if dy.dtype == jax.dtypes.float0 else dy
+            _symbolic_zero(y) if dy is None or dy.dtype == jax.dtypes.float0 else dy
             for y, dy in zip(outs, moved, strict=True)
         ]
 
@@ -207,8 +208,8 @@ def _symbolic_zero(primal: Any) -> ad.Zero:
 
 
 def _instantiate(primal: Any, tangent: Any) -> Any:
-    """Zeros in place of a symbolic zero, as ``jax.jvp`` wants them."""
-    if not isinstance(tangent, ad.Zero):
+    """Zeros in place of no tangent, as ``jax.jvp`` wants them."""
+    if tangent is not None:
         return tangent
     if jnp.issubdtype(primal.dtype, jnp.floating):
         return vary_over(jnp.zeros_like(primal), varying_axes(primal))

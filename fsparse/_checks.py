@@ -65,35 +65,33 @@ def require_count(fn: str, least: int, **values: Any) -> None:
 
 def require_f32(fn: str, **arrays: Any) -> None:
     """Floating operands are float32: nothing is cast behind the user's back."""
-    _require_dtype(fn, "float32", "Cast it with {}.astype(jnp.float32).", arrays)
+    _require_dtype(fn, ("float32",), "Cast it with {}.astype(jnp.float32).", arrays)
 
 
-def require_table(fn: str, **arrays: Any) -> None:
-    """Tables are float32, or bfloat16 for half the memory."""
-    for name, x in arrays.items():
-        if x.dtype not in (jnp.float32, jnp.bfloat16):
-            raise TypeError(
-                f"{fn}: {name} must be float32 or bfloat16; got {_got(**{name: x})}. "
-                f"Cast it with {name}.astype(jnp.float32)."
-            )
+def require_table(fn: str, **tables: Any) -> None:
+    """Tables that are only read are float32, or bfloat16 at half the traffic."""
+    allowed = "float32", "bfloat16"
+    _require_dtype(fn, allowed, "Cast it with {}.astype(jnp.float32).", tables)
 
 
 def require_ids(fn: str, **arrays: Any) -> None:
     """Ids are int32."""
-    _require_dtype(fn, "int32", "Cast it with {}.astype(jnp.int32).", arrays)
+    _require_dtype(fn, ("int32",), "Cast it with {}.astype(jnp.int32).", arrays)
 
 
 def require_mask(fn: str, **arrays: Any) -> None:
     """Masks are bool: of ids in their place, all would be true but 0."""
-    _require_dtype(fn, "bool", "Compare, as in ids < num_rows.", arrays)
+    _require_dtype(fn, ("bool",), "Compare, as in ids < num_rows.", arrays)
 
 
-def _require_dtype(fn: str, dtype: str, remedy: str, arrays: dict[str, Any]) -> None:
+def _require_dtype(
+    fn: str, allowed: tuple[str, ...], remedy: str, arrays: dict[str, Any]
+) -> None:
     for name, x in arrays.items():
-        if x.dtype != dtype:
-            got = _got(**{name: x})
+        if x.dtype.name not in allowed:
+            wanted, got = " or ".join(allowed), _got(**{name: x})
             raise TypeError(
-                f"{fn}: {name} must be {dtype}; got {got}. {remedy.format(name)}"
+                f"{fn}: {name} must be {wanted}; got {got}. {remedy.format(name)}"
             )
 
 

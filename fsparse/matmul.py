@@ -317,7 +317,7 @@ def embedding_bag(table: Array, ids: Array, weights: Array | None = None) -> Arr
 
 def _check_table(fn: str, ids: Array, **tables: Array) -> None:
     ((_, table),) = tables.items()
-    _checks.require_f32(fn, **tables)
+    _checks.require_table(fn, **tables)
     _checks.require_ids(fn, ids=ids)
     _checks.require_rank(fn, 2, **tables)
     _checks.require_rank(fn, (1, 2), ids=ids)

@@ -21,11 +21,11 @@ def valid(ids: Array, num_rows: int | Array) -> Array:
 
 
 def take_rows(w: Array, ids: Array) -> Array:
-    """``w[ids]`` with zeros for padding: ``f32[..., d]``."""
+    """``w[ids]`` as f32 with zeros for padding: ``f32[..., d]``."""
     if w.shape[0] == 0:
-        return jnp.zeros((*ids.shape, w.shape[1]), w.dtype)
+        return jnp.zeros((*ids.shape, w.shape[1]), jnp.float32)
     safe = jnp.where(valid(ids, w.shape[0]), ids, 0)
-    return jnp.where(valid(ids, w.shape[0])[..., None], w[safe], 0)
+    return jnp.where(valid(ids, w.shape[0])[..., None], w[safe].astype(jnp.float32), 0)
 
 
 def sampled_matmul(x: Array, w: Array, ids: Array) -> tuple[Array]:
@@ -374,7 +374,7 @@ def dense_top_k(x: Array, w: Array, k: int) -> tuple[Array, Array]:
     ``-inf`` with id ``n``.
     """
     n = w.shape[0]
-    scores = jnp.matmul(x, w.T, precision="highest")
+    scores = jnp.matmul(x, w.T.astype(jnp.float32), precision="highest")
     scores = jnp.where(jnp.isnan(scores), -jnp.inf, scores)
     scores = jnp.pad(scores, ((0, 0), (0, k)), constant_values=-jnp.inf)
     best, ids = jax.lax.top_k(scores, k)

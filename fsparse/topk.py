@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from fsparse import _batching, _checks, reference
 from fsparse._call import define
@@ -49,7 +48,8 @@ def dense_top_k(x: Array, w: Array, k: int) -> tuple[Array, Array]:
     """
     fn = "dense_top_k"
     x, w = _checks.as_arrays(fn, x=x, w=w)
-    _checks.require_f32(fn, x=x, w=w)
+    _checks.require_f32(fn, x=x)
+    _checks.require_table(fn, w=w)
     _checks.require_rank(fn, 2, x=x, w=w)
     _checks.require(
         fn, w.shape[1] == x.shape[1], "w.shape[1] must equal x.shape[1]", w=w, x=x
@@ -70,10 +70,13 @@ def _batch(
     return tuple(_batching.unfold(y, size) for y in outs)
 
 
-def _jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...], *, k: int) -> Any:
-    scores, ids = top_k_op(*primals, k=k)
-    _, dscores = jax.jvp(lambda x, w: sampled_matmul(x, w, ids), primals, tangents)
-    return (scores, ids), (dscores, np.zeros(ids.shape, jax.dtypes.float0))
+def _jvp(primals: tuple[Array, Array], tangents: tuple[Any, Any], *, k: int) -> Any:
+    """The scores are products of the rows found; the ids do not move."""
+    (x, w), (dx, dw) = primals, tangents
+    scores, ids = top_k_op(x, w, k=k)
+    moved = [sampled_matmul(dx, w, ids)] if dx is not None else []
+    moved += [sampled_matmul(x, dw, ids)] if dw is not None else []
+    return (scores, ids), (sum(moved[1:], moved[0]), None)
 
 
 def _types(x: Array, w: Array, *, k: int) -> list[jax.ShapeDtypeStruct]:

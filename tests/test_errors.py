@@ -113,10 +113,13 @@ CALLS = {
         {"k": 2, "predicted": IDS, "labels": IDS, "weights": f32(5)},
     ),
 }
-# Tables and moments that are updated: float32 or bfloat16.
+# Tables and moments: float32 or bfloat16.
 TABLES = {
-    *[(name, "table") for name in CALLS if name not in ("embedding_bag",)],
-    *[(name, arg) for name in CALLS for arg in ("mu", "nu")],
+    ("sampled_matmul", "w"),
+    ("gather_matmul", "w"),
+    ("take_rows", "w"),
+    ("dense_top_k", "w"),
+    *[(name, arg) for name in CALLS for arg in ("table", "mu", "nu")],
     ("momentum_update", "trace"),
     ("adagrad_update", "acc"),
 }

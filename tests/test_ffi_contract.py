@@ -96,6 +96,12 @@ CALLS = {
         {"scores": f32(B, K), "ids": i32(B, K)},
     ),
 }
+# Tables that are only read may be f32 or bf16: their handlers check them by name.
+TABLES = {
+    ("fsparse_sampled_matmul", "w"),
+    ("fsparse_gather_matmul", "w"),
+    ("fsparse_dense_top_k", "w"),
+}
 # Sizes that nothing else has to agree with: any number of rows of a table.
 FREE = {
     *[(name, "x", 0) for name in CALLS if name.endswith("_rows")],
@@ -143,8 +149,17 @@ def wrong_sizes(name, what, x):
 
 
 def wrong_types(name, what, x):
-    yield "dtype", other_dtype(x)
-    yield "rank", x[None]
+    if (name, what) not in TABLES:
+        yield "dtype", other_dtype(x)
+        yield "rank", x[None]
+
+
+def wrong_tables(name, what, x):
+    if (name, what) in TABLES:
+        yield "i32", x.astype(jnp.int32)
+        yield "f16", x.astype(jnp.float16)
+        yield "rank1", x[0]
+        yield "rank3", x.astype(jnp.bfloat16)[None]
 
 
 def test_the_table_of_calls_is_complete():
@@ -155,6 +170,16 @@ def test_the_table_of_calls_is_complete():
 def test_correct_calls_run(name):
     for result in call(name, *CALLS[name]):
         assert np.isfinite(result).all()
+
+
+@pytest.mark.parametrize(("name", "what"), sorted(TABLES))
+def test_bf16_tables_run(name, what):
+    operands, results = CALLS[name]
+    half = {**operands, what: operands[what].astype(jnp.bfloat16)}
+    for result, want in zip(
+        call(name, half, results), call(name, *CALLS[name]), strict=True
+    ):
+        np.testing.assert_array_equal(result, want)
 
 
 @pytest.mark.parametrize("name", [name for name in CALLS if name.endswith("_rows")])
@@ -197,6 +222,15 @@ def test_one_accumulator_a_row_is_f32():
     low = {"acc": bf16(N)}
     with pytest.raises(jax.errors.JaxRuntimeError, match="acc must be F32; got BF16"):
         call("fsparse_rowwise_adagrad_rows", operands | low, results | low)
+
+
+@pytest.mark.parametrize(("name", "operands", "results"), [*variants(wrong_tables)])
+def test_wrong_tables_are_refused_by_name(name, operands, results):
+    got = {"int32": "S32", "float16": "F16", "float32": "F32", "bfloat16": "BF16"}
+    w = operands["w"]
+    message = f"{name}: w must be F32 or BF16 of rank 2; got {got[w.dtype.name]} of "
+    with pytest.raises(jax.errors.JaxRuntimeError, match=f"{message}rank {w.ndim}"):
+        call(name, operands, results)
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import test_exact_adam
@@ -35,10 +36,15 @@ def check_all():
     rng = np.random.default_rng(0)
     for size in [(9, 64, 3, 65), (65, 65, 8, 100), *test_matmul.LARGE]:
         for shared in (False, True):
-            test_matmul.check_family(*test_matmul.make(rng, *size, shared))
+            operands = test_matmul.make(rng, *size, shared)
+            test_matmul.check_family(*operands)
+            test_matmul.check_bf16(*operands)
+    test_matmul.test_bf16_has_the_bits_of_f32_for_every_rest_of_a_vector(rng)
     for shared in (False, True):
-        test_matmul.test_family_matches_its_twin(rng, shared)
-        test_matmul.test_padding_hides_nan(rng, 9, shared)
+        test_matmul.test_every_bf16_is_widened(shared)
+        for dtype in (jnp.float32, jnp.bfloat16):
+            test_matmul.test_family_matches_its_twin(rng, shared, dtype)
+            test_matmul.test_padding_hides_nan(rng, 9, shared, dtype)
     for name in test_rows.OPTIMIZERS:
         for dtype in (test_rows.F32, test_rows.BF16):
             test_rows.test_matches_dense_float64_over_steps(
@@ -52,7 +58,9 @@ def check_all():
     test_rounding.test_representable_values_stay()
     for size in test_topk.SIZES:
         test_topk.test_matches_a_stable_sort(rng, size)
-    test_topk.test_matches_its_twin(rng, (5, 300, 7))
+        test_topk.test_bf16_has_the_bits_of_f32(rng, size)
+    for dtype in (jnp.float32, jnp.bfloat16):
+        test_topk.test_matches_its_twin(rng, (5, 300, 7), dtype)
 
 
 def run(level):

@@ -106,6 +106,62 @@ def test_family_matches_float64(rng, size, shared):
     check_family(*make(rng, *size, shared))
 
 
+def check_bf16(x, w, v, ids):
+    """A bf16 table gives the bits of the f32 table that it widens to."""
+    half = jnp.asarray(w, jnp.bfloat16)
+    wide = half.astype(jnp.float32)
+    for op, a in ((sampled_matmul, x), (gather_matmul, v)):
+        got = op(a, half, ids)
+        assert got.dtype == jnp.float32
+        assert np.asarray(got).tobytes() == np.asarray(op(a, wide, ids)).tobytes()
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["per_example", "shared"])
+@pytest.mark.parametrize("size", SMALL + LARGE, ids=str)
+def test_bf16_has_the_bits_of_f32(rng, size, shared):
+    check_bf16(*make(rng, *size, shared))
+
+
+def test_bf16_has_the_bits_of_f32_for_every_rest_of_a_vector(rng):
+    for d in (*range(1, 18), 31, 33, 63, 95):
+        x, w, v, ids = make(rng, 4, 9, d, 11, shared=True)
+        check_bf16(x, w, v, ids)
+        check_bf16(x, w, v, np.tile(ids, (4, 1)))
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["per_example", "shared"])
+def test_every_bf16_is_widened(shared):
+    """All but the subnormal ones, which XLA's threads take for 0 in f32, too."""
+    wide = (np.arange(2**16, dtype=np.uint32) << 16).view(np.float32)
+    is_normal = np.isfinite(wide) & (abs(wide) >= np.finfo(np.float32).tiny)
+    wide = wide[is_normal].reshape(-1, 32)
+    half = jnp.asarray(wide, jnp.bfloat16)
+    ids = np.arange(len(wide), dtype=np.int32)
+    if shared:
+        y = sampled_matmul(np.eye(32, dtype=np.float32), half, ids).T
+    else:
+        y = take_rows(half, ids)
+    np.testing.assert_array_equal(y, wide)
+
+
+def test_bf16_bag_and_rows_have_the_bits_of_f32(rng):
+    _, table, weights, ids = make(rng, 9, 7, 65, 30, shared=False)
+    half = jnp.asarray(table, jnp.bfloat16)
+    wide, same = half.astype(jnp.float32), np.testing.assert_array_equal
+    same(embedding_bag(half, ids, weights), embedding_bag(wide, ids, weights))
+    same(take_rows(half, ids[0]), take_rows(wide, ids[0]))
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["per_example", "shared"])
+def test_bf16_is_read_where_it_lies(rng, shared):
+    """Nothing of the size of the table is made."""
+    x, w, v, ids = make(rng, 3, 4, 16, 5000, shared)
+    half = jnp.asarray(w, jnp.bfloat16)
+    for op, a in ((sampled_matmul, x), (gather_matmul, v)):
+        memory = jax.jit(op).lower(a, half, ids).compile().memory_analysis()
+        assert memory.temp_size_in_bytes < half.nbytes / 10
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 def test_embedding_bag_matches_float64(rng, weighted):
     _, table, weights, ids = make(rng, 9, 7, 65, 30, shared=False)
@@ -121,9 +177,11 @@ def test_take_rows_copies_bits(rng, n):
     np.testing.assert_array_equal(take_rows(w, ids), rows[0].astype(np.float32))
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["f32", "bf16"])
 @pytest.mark.parametrize("shared", [False, True], ids=["per_example", "shared"])
-def test_family_matches_its_twin(rng, shared):
+def test_family_matches_its_twin(rng, shared, dtype):
     x, w, v, ids = make(rng, 6, 11, 13, 17, shared)
+    w = jnp.asarray(w, dtype)
     lift = (lambda a: a[None]) if shared else (lambda a: a[:, None])
     drop = (lambda a: a[0]) if shared else (lambda a: a[:, 0])
     wide = ids[None] if shared else ids
@@ -139,16 +197,19 @@ def test_family_matches_its_twin(rng, shared):
         ),
     ]
     for got, twin in pairs:
+        assert got.dtype == twin.dtype
         np.testing.assert_allclose(got, twin, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["f32", "bf16"])
 @pytest.mark.parametrize("shared", [False, True], ids=["per_example", "shared"])
 @pytest.mark.parametrize("padding", [9, 10, *OUT_OF_RANGE])
-def test_padding_hides_nan(rng, padding, shared):
+def test_padding_hides_nan(rng, padding, shared, dtype):
     """In v beside the padding, and in every row of w that is not named."""
     x, w, v, ids = make(rng, 5, 7, 20, 9, shared)
     ids = np.clip(ids, 0, 6)
     ids[..., 3], v[:, 3], w[7:] = padding, np.nan, np.nan
+    w = jnp.asarray(w, dtype)
     np.testing.assert_array_equal(sampled_matmul(x, w, ids)[:, 3], 0)
     without = np.delete(v, 3, 1), np.delete(ids, 3, -1)
     same = np.testing.assert_array_equal

@@ -34,7 +34,14 @@ def every_op(x, w, v, ids):
     """All ops; per-example and shared ids."""
     n, grad = len(w), row_grad(ids, x, v, num_rows=len(w))
     shared, vs = ids[0], v[:, : ids.shape[1]]
+    half = w.astype(jnp.bfloat16)
     return {
+        "sampled_bf16": fsparse.sampled_matmul(x, half, ids),
+        "sampled_bf16_shared": fsparse.sampled_matmul(x, half, shared),
+        "gather_bf16": fsparse.gather_matmul(v, half, ids),
+        "gather_bf16_shared": fsparse.gather_matmul(vs, half, shared),
+        "top_k_bf16": fsparse.dense_top_k(x, half, 20),
+        "top_k_bf16_of_one": fsparse.dense_top_k(x[:1], half, 20),
         "sampled": fsparse.sampled_matmul(x, w, ids),
         "sampled_shared": fsparse.sampled_matmul(x, w, shared),
         "gather": fsparse.gather_matmul(v, w, ids),

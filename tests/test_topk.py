@@ -54,6 +54,40 @@ def test_matches_a_stable_sort(rng, size):
     assert_top_k(whole_numbers(rng, b, 5), whole_numbers(rng, n, 5), k)
 
 
+def check_bf16(x, w, k):
+    """A bf16 table gives the bits of the f32 table that it widens to."""
+    half = jnp.asarray(w, jnp.bfloat16)
+    scores, ids = dense_top_k(x, half, k)
+    want_scores, want_ids = dense_top_k(x, half.astype(jnp.float32), k)
+    assert scores.dtype == jnp.float32
+    assert np.asarray(scores).tobytes() == np.asarray(want_scores).tobytes()
+    np.testing.assert_array_equal(ids, want_ids)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_bf16_has_the_bits_of_f32(rng, size):
+    b, n, k = size
+    x, w = rng.standard_normal((b, 37)), rng.standard_normal((n, 37))
+    check_bf16(x.astype(np.float32), w, k)
+
+
+@pytest.mark.parametrize("d", [0, 1, 64, 300])
+@pytest.mark.parametrize("b", [1, 6])
+def test_bf16_has_the_bits_of_f32_at_depths(rng, b, d):
+    """Also beside rows that are not finite."""
+    w = rng.standard_normal((300, d))
+    w[[0, 7], :1], w[-1, :1] = np.nan, np.inf
+    check_bf16(rng.standard_normal((b, d)).astype(np.float32), w, 40)
+
+
+def test_bf16_is_read_where_it_lies(rng):
+    """Nothing of the size of the table is made."""
+    x, half = whole_numbers(rng, 3, 16), jnp.zeros((5000, 16), jnp.bfloat16)
+    run = jax.jit(dense_top_k, static_argnums=2)
+    memory = run.lower(x, half, 4).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < half.nbytes / 10
+
+
 @pytest.mark.parametrize("b", [1, 9])
 def test_equal_scores_rank_by_id_across_blocks(b):
     assert_top_k(np.ones((b, 3), np.float32), np.ones((700, 3), np.float32), 600)
@@ -75,13 +109,15 @@ def test_scores_that_are_not_finite(rng, bad, b):
     assert_top_k(x, w, 5)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["f32", "bf16"])
 @pytest.mark.parametrize("size", [(5, 300, 7), (2, 40, 50)], ids=str)
-def test_matches_its_twin(rng, size):
+def test_matches_its_twin(rng, size, dtype):
     b, n, k = size
     x, w = rng.standard_normal((b, 9)), rng.standard_normal((n, 9))
-    x, w = x.astype(np.float32), w.astype(np.float32)
+    x, w = x.astype(np.float32), jnp.asarray(w, dtype)
     scores, ids = dense_top_k(x, w, k)
     twin_scores, twin_ids = reference.dense_top_k(x, w, k)
+    assert scores.dtype == twin_scores.dtype
     np.testing.assert_array_equal(ids, twin_ids)
     np.testing.assert_allclose(scores, twin_scores, rtol=1e-5, atol=1e-5)
     named = jnp.where(ids < n, sampled_matmul(x, w, ids), -jnp.inf)

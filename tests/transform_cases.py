@@ -1,7 +1,6 @@
 """Every public op with arguments and a dense oracle: a new op adds a case.
 
-An oracle is plain ``jnp`` and independent of fsparse. It spells ids out as one-hot
-vectors, in which every op of the matmul family is a sum of products.
+An oracle is plain ``jnp`` and independent of fsparse.
 """
 
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from dense import gather, one_hot, sampled, scatter, take
 
 import fsparse
 from fsparse import RowGrad, rows
@@ -26,29 +26,6 @@ class Case(NamedTuple):
     oracle: Callable[..., Any]  # of the same arguments
     args: tuple[Any, ...]
     target: str | None  # the custom call in it
-
-
-def one_hot(ids, n=N):
-    return (ids[..., None] == jnp.arange(n)).astype(jnp.float32)
-
-
-def sampled(x, w, ids):
-    hot = jnp.broadcast_to(one_hot(ids), (len(x), ids.shape[-1], N))
-    return jnp.einsum("bd,bkn,nd->bk", x, hot, w)
-
-
-def gather(v, w, ids):
-    hot = jnp.broadcast_to(one_hot(ids), (*v.shape, N))
-    return jnp.einsum("bk,bkn,nd->bd", v, hot, w)
-
-
-def scatter(v, x, ids):
-    hot = jnp.broadcast_to(one_hot(ids), (*v.shape, N))
-    return jnp.einsum("bk,bkn,bd->nd", v, hot, x)
-
-
-def take(w, ids):
-    return one_hot(ids) @ w
 
 
 def bag(table, ids, weights):

@@ -50,7 +50,7 @@ def value_and_grad(
     Raises:
       TypeError: as ``jax.value_and_grad``; or if something that would need a dense
         gradient reads a table, with what to do instead.
-      ValueError: if a table has not two axes.
+      ValueError: if a table has not two axes, or ``argnums`` names no argument.
 
     Nothing aliases. Temporaries: ``12`` bytes for each id read, and the inputs and
     cotangents of each read; with ids shared by ``b`` examples, the rows' gradients.
@@ -72,7 +72,7 @@ def value_and_grad(
     @wraps(fun)
     def value_and_grad_fun(*args: Any, **kwargs: Any) -> Any:
         where = (argnums,) if isinstance(argnums, int) else tuple(argnums)
-        chosen = {i: args[i] for i in where}
+        chosen = {i: args[i] for i in _in_range(where, len(args))}
         leaves, tree = jax.tree.flatten_with_path(chosen, is_leaf=is_table)
         names = [f"args{jax.tree_util.keystr(path)}" for path, _ in leaves]
         tables = {i: names[i] for i, (_, leaf) in enumerate(leaves) if is_table(leaf)}
@@ -136,6 +136,16 @@ def grad(
 def is_table(x: Any) -> bool:
     """Whether a node of a tree of parameters is a table."""
     return isinstance(x, Table)
+
+
+def _in_range(argnums: tuple[int, ...], num_args: int) -> tuple[int, ...]:
+    for i in argnums:
+        if not 0 <= i < num_args:
+            raise ValueError(
+                "value_and_grad: argnums must name positional arguments, and there "
+                f"are {num_args}; got {i}."
+            )
+    return argnums
 
 
 def _check_leaf(name: str, leaf: Any) -> None:

@@ -1,0 +1,34 @@
+// A table of weights as an operand: f32[n, d] or bf16[n, d].
+#ifndef FSPARSE_TABLE_H_
+#define FSPARSE_TABLE_H_
+
+#include <sstream>
+
+#include "handlers.h"
+#include "kernels.h"
+
+namespace fsparse {
+
+// To be checked before anything else is read from `w`.
+inline ffi::Error CheckTable(const char* op, const ffi::AnyBuffer& w) {
+  const ffi::DataType dtype = w.element_type();
+  const size_t rank = w.dimensions().size();
+  if ((dtype == ffi::F32 || dtype == ffi::BF16) && rank == 2) {
+    return ffi::Error::Success();
+  }
+  std::ostringstream message;
+  message << op << ": w must be F32 or BF16 of rank 2; got " << dtype << " of rank "
+          << rank << ".";
+  return ffi::Error::InvalidArgument(message.str());
+}
+
+// All rows of a table that has been checked, or those that `ids` picks.
+inline Rows TableRows(const ffi::AnyBuffer& w, const int32_t* ids = nullptr) {
+  const Element element =
+      w.element_type() == ffi::BF16 ? Element::kBf16 : Element::kF32;
+  return {w.untyped_data(), w.dimensions()[1], ids, w.dimensions()[0], element};
+}
+
+}  // namespace fsparse
+
+#endif  // FSPARSE_TABLE_H_
