@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "elements.h"
 #include "kernels.h"
 
 namespace fsparse::FSPARSE_LEVEL {
@@ -26,10 +27,7 @@ inline uint32_t Mix(uint32_t h) {
 }
 
 inline void WidenRow(const uint16_t* from, int64_t d, float* to) {
-  for (int64_t c = 0; c < d; ++c) {
-    const uint32_t bits = uint32_t{from[c]} << 16;
-    std::memcpy(to + c, &bits, sizeof(bits));
-  }
+  for (int64_t c = 0; c < d; ++c) to[c] = Widen(Bf16{from[c]});
 }
 
 // Adding up to 2^16 - 1 below the 16 bits that stay carries with the right probability;

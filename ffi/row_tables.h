@@ -115,7 +115,9 @@ inline StoredTables InPlace(Tables tables) {
   return stored;
 }
 
-inline void PrefetchRows(const StoredTables& tables, int64_t r) {
+// Inlined by force: GCC takes a function that only prefetches for one without effect.
+__attribute__((always_inline)) inline void PrefetchRows(const StoredTables& tables,
+                                                        int64_t r) {
   constexpr int64_t kLine = 64;
   for (int i = 0; i < tables.count; ++i) {
     const StoredRows& table = tables.at[i];

@@ -161,8 +161,9 @@ def row_grad(
              [2., 2.]], dtype=float32)
     """
     fn = "row_grad"
+    (ids,) = _checks.as_arrays(fn, ids=ids)
     if scale is None:
-        scale = jnp.ones(jnp.shape(ids), jnp.float32)
+        scale = jnp.ones(ids.shape, jnp.float32)
     ids, x, scale = _checks.as_arrays(fn, ids=ids, x=x, scale=scale)
     _checks.require_ids(fn, ids=ids)
     _checks.require_f32(fn, x=x, scale=scale)

@@ -13,22 +13,30 @@ from fsparse import RowGrad, losses, metrics, rows, sampling
 f32, i32 = jnp.ones, partial(jnp.zeros, dtype=jnp.int32)
 X, W, V, IDS, SHARED = f32((3, 4)), f32((5, 4)), f32((3, 2)), i32((3, 2)), i32(2)
 HUGE = jax.ShapeDtypeStruct((2**31 - 1, 4), jnp.float32)  # traced, never allocated
-GRAD = RowGrad(IDS, V, X)
+T_IDS, T_SCALE, T_SOURCE = i32(6), f32(6), i32(6)
+GRAD = RowGrad(T_IDS, T_SCALE, T_SOURCE, X, num_rows=5)
+COUNTED = {"count": i32(()), "key": jnp.zeros(2, jnp.uint32)}
 KEY = jax.random.key(0)
 
 
-def on_row_grad(update, make_state=None):
+def on_row_grad(update, make_state):
     """An update as a function of flat named arguments."""
 
-    def call(ids, scale, x, table, learning_rate, **moments):
-        state = [make_state(**moments)] if make_state else []
-        grad = RowGrad(ids, scale, x)
-        return update(table, *state, grad, learning_rate=learning_rate)
+    def call(ids, scale, source, x, table, learning_rate, num_rows=5, **moments):
+        state = make_state(**moments, **COUNTED)
+        grad = RowGrad(ids, scale, source, x, num_rows)
+        return update(table, state, grad, learning_rate=learning_rate)
 
     return call
 
 
-ROWS = {"ids": IDS, "scale": V, "x": X, "table": W, "learning_rate": f32(())}
+def exact_adam_state(**moments):
+    return rows.ExactAdamState(**moments, rates=f32(8), decay=f32(3) / 2)
+
+
+OPTIMIZERS = ["sgd", "momentum", "adagrad", "rowwise_adagrad", "adam", "exact_adam"]
+PARTS = {"ids": T_IDS, "scale": T_SCALE, "source": T_SOURCE, "x": X}
+ROWS = {**PARTS, "table": W, "learning_rate": f32(())}
 CALLS = {
     "sampled_matmul": (fsparse.sampled_matmul, {"x": X, "w": W, "ids": IDS}),
     "gather_matmul": (fsparse.gather_matmul, {"v": V, "w": W, "ids": IDS}),
@@ -39,15 +47,52 @@ CALLS = {
     "take_rows": (fsparse.take_rows, {"w": W, "ids": SHARED}),
     "embedding_bag": (fsparse.embedding_bag, {"table": W, "ids": IDS, "weights": V}),
     "dense_top_k": (fsparse.dense_top_k, {"x": X, "w": W, "k": 2}),
-    "row_grad": (fsparse.row_grad, {"ids": SHARED, "rows": X[:2]}),
-    "sgd_update": (on_row_grad(rows.sgd_update), ROWS),
+    "row_grad": (
+        fsparse.row_grad,
+        {"ids": IDS, "x": X, "num_rows": 5},
+    ),
+    "sgd_update": (on_row_grad(rows.sgd_update, rows.SgdState), ROWS),
+    "momentum_update": (
+        on_row_grad(rows.momentum_update, rows.MomentumState),
+        {**ROWS, "trace": W},
+    ),
     "adagrad_update": (
         on_row_grad(rows.adagrad_update, rows.AdagradState),
         {**ROWS, "acc": W},
     ),
+    "rowwise_adagrad_update": (
+        on_row_grad(rows.rowwise_adagrad_update, rows.RowwiseAdagradState),
+        {**ROWS, "acc": f32(5)},
+    ),
     "adam_update": (
-        on_row_grad(rows.adam_update, partial(rows.AdamState, count=i32(()))),
+        on_row_grad(rows.adam_update, rows.AdamState),
         {**ROWS, "mu": W, "nu": W},
+    ),
+    "exact_adam_update": (
+        on_row_grad(rows.exact_adam_update, exact_adam_state),
+        {**ROWS, "mu": W, "nu": W, "last": i32(5)},
+    ),
+    "exact_adam_catch_up": (
+        lambda table, mu, nu, last, ids: rows.exact_adam_catch_up(
+            table, exact_adam_state(mu=mu, nu=nu, last=last, **COUNTED), ids
+        ),
+        {"table": W, "mu": W, "nu": W, "last": i32(5), "ids": SHARED},
+    ),
+    "exact_adam_flush": (
+        lambda table, mu, nu, last: rows.exact_adam_flush(
+            table, exact_adam_state(mu=mu, nu=nu, last=last, **COUNTED)
+        ),
+        {"table": W, "mu": W, "nu": W, "last": i32(5)},
+    ),
+    "add_rows": (
+        lambda table, scale: rows.add_rows(table, GRAD, scale=scale),
+        {"table": W, "scale": f32(())},
+    ),
+    "sum_squares": (
+        lambda ids, scale, source, x: rows.sum_squares(
+            RowGrad(ids, scale, source, x, 5)
+        ),
+        PARTS,
     ),
     "shared_active_set": (
         partial(sampling.shared_active_set, KEY),
@@ -68,17 +113,19 @@ CALLS = {
         {"k": 2, "predicted": IDS, "labels": IDS, "weights": f32(5)},
     ),
 }
-# Tables that are only read: float32 or bfloat16.
+# Tables and moments: float32 or bfloat16.
 TABLES = {
     ("sampled_matmul", "w"),
     ("gather_matmul", "w"),
     ("take_rows", "w"),
-    ("embedding_bag", "table"),
     ("dense_top_k", "w"),
+    *[(name, arg) for name in CALLS for arg in ("table", "mu", "nu")],
+    ("momentum_update", "trace"),
+    ("adagrad_update", "acc"),
 }
 # What the mechanical mistakes below do not apply to: converted, or compared as shapes.
 ANY_DTYPE = {"learning_rate"}
-ANY_RANK = {"is_active", "acc", "mu", "nu"}
+ANY_RANK = {"is_active", "trace", "acc", "mu", "nu", "last"}
 OTHER_DTYPES = [
     (jnp.float32, jnp.bfloat16),
     (jnp.int32, jnp.uint8),
@@ -99,7 +146,7 @@ def wrong_dtypes(name, arg, x):
     return [
         (dtype.dtype.name, x.astype(other))
         for dtype, other in OTHER_DTYPES
-        if x.dtype == dtype and arg not in ANY_DTYPE
+        if x.dtype == dtype and arg not in ANY_DTYPE and name != "add_rows"
     ]
 
 
@@ -196,26 +243,42 @@ MISTAKES = [
         ValueError,
         "w.shape[1] must equal x.shape[1]; got w: f32[5,3], x: f32[3,4].",
     ),
-    (
-        "row_grad",
-        {"rows": X},
-        ValueError,
-        "ids and rows must have one row gradient for each id; got ids: i32[2], "
-        "rows: f32[3,4].",
-    ),
+    *[
+        (
+            "row_grad",
+            changed,
+            ValueError,
+            "ids and scale must have one shape, [m] or [b, k], and x a row for each m "
+            f"or b; got {got}",
+        )
+        for changed, got in [
+            ({"x": f32((2, 4))}, "ids: i32[3,2], scale: f32[3,2], x: f32[2,4]."),
+            ({"scale": f32((3, 9))}, "ids: i32[3,2], scale: f32[3,9], x: f32[3,4]."),
+        ]
+    ],
     *[
         (f"{name}_update", changed, ValueError, message)
-        for name in ("sgd", "adagrad", "adam")
+        for name in OPTIMIZERS
         for changed, message in [
             (
-                {"scale": f32((3, 9))},
-                "ids and scale must have one shape [b, k], and x b rows; got "
-                "ids: i32[3,2], scale: f32[3,9], x: f32[3,4].",
+                {"scale": f32(9)},
+                "ids, scale and source must have one shape [t]; got "
+                "ids: i32[6], scale: f32[9], source: i32[6].",
+            ),
+            (
+                {"source": i32(9)},
+                "ids, scale and source must have one shape [t]; got "
+                "ids: i32[6], scale: f32[6], source: i32[9].",
             ),
             (
                 {"x": f32((3, 9))},
                 "x.shape[1] must equal table.shape[1]; got x: f32[3,9], "
                 "table: f32[5,4].",
+            ),
+            (
+                {"num_rows": 6},
+                "grad.num_rows must equal table.shape[0]; is it the gradient of "
+                "another table?; got num_rows: 6, table: f32[5,4].",
             ),
             ({"learning_rate": f32(2)}, "learning_rate must have 0 axes; got"),
         ]
@@ -229,11 +292,37 @@ MISTAKES = [
             f"{arg}: f32[6,4], table: f32[5,4].",
         )
         for name, arg in [
+            ("momentum_update", "trace"),
             ("adagrad_update", "acc"),
             ("adam_update", "mu"),
             ("adam_update", "nu"),
+            ("exact_adam_update", "mu"),
+            ("exact_adam_catch_up", "mu"),
+            ("exact_adam_flush", "nu"),
         ]
     ],
+    *[
+        (
+            name,
+            {arg: x},
+            ValueError,
+            f"{arg} must have an entry for each row of table; was it made for another "
+            f"table?; got {arg}: {aval(x)}, table: f32[5,4].",
+        )
+        for name, arg, x in [
+            ("rowwise_adagrad_update", "acc", f32(6)),
+            ("rowwise_adagrad_update", "acc", W),
+            ("exact_adam_update", "last", i32(6)),
+            ("exact_adam_flush", "last", i32(6)),
+        ]
+    ],
+    (
+        "add_rows",
+        {"table": W.astype(jnp.bfloat16)},
+        ValueError,
+        "a bfloat16 table must come with a key; got table: bf16[5,4], key: None. Pass "
+        "key=jax.random.key(step).",
+    ),
     (
         "sampled_softmax_loss",
         {"targets": IDS[:2]},
@@ -341,7 +430,7 @@ def test_the_calls_themselves_are_right(name):
     ("call", "message"),
     [
         (
-            lambda: rows.sgd_update(W, W, learning_rate=0.1),
+            lambda: rows.sgd_update(W, rows.sgd_init(W), W, learning_rate=0.1),
             "sgd_update: grad must be of type RowGrad; got ArrayImpl",
         ),
         (
@@ -351,6 +440,14 @@ def test_the_calls_themselves_are_right(name):
         (
             lambda: rows.adagrad_update(W, rows.adam_init(W), GRAD, learning_rate=0.1),
             "adagrad_update: state must be of type AdagradState; got AdamState",
+        ),
+        (
+            lambda: rows.exact_adam_flush(W, rows.adam_init(W)),
+            "exact_adam_flush: state must be of type ExactAdamState; got AdamState",
+        ),
+        (
+            lambda: rows.adam_init(W, moment_dtype=jnp.float16),
+            "adam_init: moment_dtype must be float32 or bfloat16; got float16.",
         ),
         (
             lambda: jax.jit(fsparse.dense_top_k)(X, W, 2),

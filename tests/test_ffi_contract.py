@@ -204,15 +204,6 @@ def test_wrong_types_are_refused(name, operands, results):
         call(name, operands, results)
 
 
-@pytest.mark.parametrize(("name", "operands", "results"), [*variants(wrong_tables)])
-def test_wrong_tables_are_refused_by_name(name, operands, results):
-    got = {"int32": "S32", "float16": "F16", "float32": "F32", "bfloat16": "BF16"}
-    w = operands["w"]
-    message = f"{name}: w must be F32 or BF16 of rank 2; got {got[w.dtype.name]} of "
-    with pytest.raises(jax.errors.JaxRuntimeError, match=f"{message}rank {w.ndim}"):
-        call(name, operands, results)
-
-
 @pytest.mark.parametrize(
     ("name", "operand"),
     [("fsparse_adam_rows", "mu"), ("fsparse_momentum_rows", "trace")],
@@ -231,6 +222,15 @@ def test_one_accumulator_a_row_is_f32():
     low = {"acc": bf16(N)}
     with pytest.raises(jax.errors.JaxRuntimeError, match="acc must be F32; got BF16"):
         call("fsparse_rowwise_adagrad_rows", operands | low, results | low)
+
+
+@pytest.mark.parametrize(("name", "operands", "results"), [*variants(wrong_tables)])
+def test_wrong_tables_are_refused_by_name(name, operands, results):
+    got = {"int32": "S32", "float16": "F16", "float32": "F32", "bfloat16": "BF16"}
+    w = operands["w"]
+    message = f"{name}: w must be F32 or BF16 of rank 2; got {got[w.dtype.name]} of "
+    with pytest.raises(jax.errors.JaxRuntimeError, match=f"{message}rank {w.ndim}"):
+        call(name, operands, results)
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -10,7 +10,9 @@ import sys
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import test_exact_adam
 import test_matmul
+import test_rounding
 import test_rows
 import test_topk
 
@@ -44,8 +46,16 @@ def check_all():
             test_matmul.test_family_matches_its_twin(rng, shared, dtype)
             test_matmul.test_padding_hides_nan(rng, 9, shared, dtype)
     for name in test_rows.OPTIMIZERS:
-        test_rows.test_matches_its_twin(rng, name)
-        test_rows.test_matches_dense_float64_over_steps(rng, name, (33, 8, 65, 40))
+        for dtype in (test_rows.F32, test_rows.BF16):
+            test_rows.test_matches_dense_float64_over_steps(
+                rng, name, dtype, (264, 33, 65, 40)
+            )
+    for name in test_rows.OPS:
+        for dtypes in test_rows.DTYPES:
+            test_rows.test_matches_its_twin(rng, name, dtypes)
+    test_exact_adam.test_catching_up_by_formula(rng, "kernel", 4)
+    test_rounding.test_the_noise_is_the_documented_hash(rng)
+    test_rounding.test_representable_values_stay()
     for size in test_topk.SIZES:
         test_topk.test_matches_a_stable_sort(rng, size)
         test_topk.test_bf16_has_the_bits_of_f32(rng, size)

@@ -2,6 +2,7 @@
 program whose pool ``PJRT_NPROC`` sizes: it prints a hash of every result.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 import fsparse
-from fsparse import RowGrad, rows
+from fsparse import row_grad, rows
 
 POOLS = (1, 2, 4)
 NUM_CALLS, NUM_PYTHON_THREADS, NUM_JOBS = 64, 8, 80
@@ -31,7 +32,7 @@ def make_operands(b, k, d, n):
 
 def every_op(x, w, v, ids):
     """All ops; per-example and shared ids."""
-    n, grad = len(w), RowGrad(ids, v, x)
+    n, grad = len(w), row_grad(ids, x, v, num_rows=len(w))
     shared, vs = ids[0], v[:, : ids.shape[1]]
     half = w.astype(jnp.bfloat16)
     return {
@@ -49,12 +50,39 @@ def every_op(x, w, v, ids):
         "scatter_shared": fsparse.scatter_outer(vs, x, shared, num_rows=n),
         "top_k": fsparse.dense_top_k(x, w, 20),
         "top_k_of_one": fsparse.dense_top_k(x[:1], w, 20),
-        "sgd": rows.sgd_update(w, grad, learning_rate=0.1),
-        "adagrad": rows.adagrad_update(
-            w, rows.adagrad_init(w), grad, learning_rate=0.1
-        ),
-        "adam": rows.adam_update(w, rows.adam_init(w), grad, learning_rate=0.1),
+        **{name: update(w, grad) for name, update in UPDATES.items()},
+        "sum_squares": rows.sum_squares(grad),
     }
+
+
+LOW = {"moment_dtype": jnp.bfloat16}
+
+
+def updates(name, num_updates=1, dtype=jnp.float32, **kwargs):
+    init, update = (getattr(rows, f"{name}_{part}") for part in ("init", "update"))
+
+    def run(table, grad):
+        table = table.astype(dtype)
+        state = init(table, **kwargs)
+        for _ in range(num_updates):
+            table, state = update(table, state, grad, learning_rate=0.1)
+            grad = dataclasses.replace(grad, ids=grad.ids + 1)  # others catch up
+        return table, state
+
+    return run
+
+
+UPDATES = {
+    "sgd": updates("sgd"),
+    "momentum": updates("momentum"),
+    "adagrad": updates("adagrad"),
+    "rowwise_adagrad": updates("rowwise_adagrad"),
+    "adam": updates("adam"),
+    "exact_adam": updates("exact_adam", 4, _num_rates=3),
+    "sgd_bf16": updates("sgd", dtype=jnp.bfloat16),
+    "adam_bf16": updates("adam", dtype=jnp.bfloat16, **LOW),
+    "exact_adam_bf16": updates("exact_adam", 4, jnp.bfloat16, _num_rates=3, **LOW),
+}
 
 
 def digest(tree):

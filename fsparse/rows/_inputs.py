@@ -88,7 +88,8 @@ def require_like(
     fn: str, table: Array, name: str, moment: Array, shape: tuple[int, ...]
 ) -> None:
     """A part of the state has the shape that this table gives it."""
-    what = "the shape of table" if shape == table.shape else "an entry a row of table"
+    of_rows = "an entry for each row of table"
+    what = "the shape of table" if shape == table.shape else of_rows
     _checks.require(
         fn,
         moment.shape == shape,
