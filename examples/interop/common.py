@@ -4,10 +4,13 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from fsparse import ActiveSet, shared_active_set
 
 Array = jax.Array
 NUM_LABELS = 1000
@@ -20,16 +23,29 @@ class Documents(NamedTuple):
 
     words: Array  # i32[b, 6], below NUM_WORDS
     labels: Array  # i32[b, 1], below NUM_LABELS
+    active: ActiveSet  # of all labels, those of the batch among them
 
 
 def documents(key: Array, batch_size: int) -> Documents:
-    """Four words that the label is known by, and two that any document may have."""
-    of_label, of_own, of_noise = jax.random.split(key, 3)
+    """Four words that the label is known by, and two that any document may have.
+
+    The active set has the labels of the batch, and as many negatives.
+    """
+    of_label, of_own, of_noise, of_negatives = jax.random.split(key, 4)
     labels = jax.random.randint(of_label, (batch_size, 1), 0, NUM_LABELS)
     own = jax.random.randint(of_own, (batch_size, 4), 0, WORDS_OF_LABEL)
     noise = jax.random.randint(of_noise, (batch_size, 2), 0, NUM_WORDS)
     words = jnp.concatenate([labels * WORDS_OF_LABEL + own, noise], axis=1)
-    return Documents(words, labels)
+    active = shared_active_set(
+        of_negatives, labels, num_rows=NUM_LABELS, num_negatives=batch_size
+    )
+    return Documents(words, labels, active)
+
+
+def difference(tree: Any, other: Any) -> float:
+    """The largest between any two arrays of two trees, on whatever devices."""
+    pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(other), strict=True)
+    return max(float(abs(np.asarray(a) - np.asarray(b)).max()) for a, b in pairs)
 
 
 def make_parser(file: str, doc: str, steps: int) -> argparse.ArgumentParser:

@@ -1,8 +1,8 @@
 """Plain pytrees and optax: each part of a usual recipe, once.
 
-One optax schedule, of warm-up and cosine decay, for tables and arrays; decoupled weight
-decay; gradients accumulated over parts of a batch, then clipped by their global norm;
-and steps skipped whose gradients are not finite: one batch has a NaN on purpose.
+One schedule for tables and arrays, decoupled weight decay, gradients accumulated over
+parts of a batch and clipped by their global norm; steps are skipped whose gradients are
+not finite: one batch has a NaN on purpose.
 
     python examples/interop/plain_optax.py --steps 200
 """
@@ -45,7 +45,7 @@ def hidden(params, words):
 
 def loss_fn(params, batch, key):
     """The weighted mean over examples; accumulate averages it over parts."""
-    (words, labels), weights = batch
+    words, labels, weights = batch
     active = fsparse.shared_active_set(
         key, labels, num_rows=NUM_LABELS, num_negatives=256
     )
@@ -70,7 +70,7 @@ state = optimizer.init(params)
 for step, key in enumerate(jax.random.split(jax.random.key(1), args.steps)):
     of_batch, of_negatives = jax.random.split(key)
     weights = jnp.ones(256).at[0].set(jnp.nan if step == args.steps // 2 else 1.0)
-    batch = documents(of_batch, 256), weights
+    batch = *documents(of_batch, 256)[:2], weights
     params, state, loss = train_step(params, state, batch, of_negatives)
     losses.append(loss)
 
