@@ -24,6 +24,7 @@ XLA_FFI_DECLARE_HANDLER_SYMBOL(FsparseExactAdamRows);
 XLA_FFI_DECLARE_HANDLER_SYMBOL(FsparseAdamCatchUp);
 XLA_FFI_DECLARE_HANDLER_SYMBOL(FsparseSumSquares);
 XLA_FFI_DECLARE_HANDLER_SYMBOL(FsparseDenseTopK);
+XLA_FFI_DECLARE_HANDLER_SYMBOL(FsparseHold);
 
 namespace ffi = ::xla::ffi;
 

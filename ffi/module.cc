@@ -29,6 +29,7 @@ nb::dict Registrations() {
   table["fsparse_exact_adam_rows"] = Capsule(FsparseExactAdamRows);
   table["fsparse_adam_catch_up"] = Capsule(FsparseAdamCatchUp);
   table["fsparse_sum_squares"] = Capsule(FsparseSumSquares);
+  table["fsparse_hold"] = Capsule(FsparseHold);
   table["fsparse_dense_top_k"] = Capsule(FsparseDenseTopK);
   return table;
 }

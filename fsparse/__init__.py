@@ -3,6 +3,7 @@
 from importlib.metadata import version as _version
 
 from fsparse import checkpoint, data, metrics, rows
+from fsparse.accumulate import accumulate, clip_by_global_norm
 from fsparse.differentiate import grad, value_and_grad
 from fsparse.losses import sampled_softmax_loss
 from fsparse.matmul import (
@@ -12,7 +13,14 @@ from fsparse.matmul import (
     scatter_outer,
     take_rows,
 )
+from fsparse.optimizer import (
+    Optimizer,
+    SkipState,
+    multi_transform,
+    skip_nonfinite,
+)
 from fsparse.row_grad import RowGrad, row_grad
+from fsparse.rows import global_norm
 from fsparse.sampling import ActiveSet, shared_active_set
 from fsparse.table import Table
 from fsparse.topk import dense_top_k
@@ -21,21 +29,28 @@ __version__ = _version("fsparse")
 
 __all__ = [
     "ActiveSet",
+    "Optimizer",
     "RowGrad",
+    "SkipState",
     "Table",
+    "accumulate",
     "checkpoint",
+    "clip_by_global_norm",
     "data",
     "dense_top_k",
     "embedding_bag",
     "gather_matmul",
+    "global_norm",
     "grad",
     "metrics",
+    "multi_transform",
     "row_grad",
     "rows",
     "sampled_matmul",
     "sampled_softmax_loss",
     "scatter_outer",
     "shared_active_set",
+    "skip_nonfinite",
     "take_rows",
     "value_and_grad",
 ]

@@ -78,7 +78,7 @@ def define(
         return jax.ffi.ffi_call(name, out, input_output_aliases=alias)(*operands)
 
     op.def_impl(_compiled(call))
-    op.def_abstract_eval(_typed(out_types))
+    op.def_abstract_eval(_typed(out_types, aliases or {}))
     mlir.register_lowering(op, mlir.lower_fun(twin, multiple_results=True))
     on_cpu_rule = mlir.lower_fun(on_cpu, multiple_results=True)
     mlir.register_lowering(op, on_cpu_rule, platform="cpu")
@@ -130,8 +130,11 @@ def _compiled(call: Callable[..., Any]) -> Callable[..., Any]:
     return impl
 
 
-def _typed(out_types: Callable[..., Any]) -> Callable[..., list[Any]]:
-    """Results vary over the axes of a mesh that the operands vary over."""
+def _typed(
+    out_types: Callable[..., Any], aliases: Mapping[int, int]
+) -> Callable[..., list[Any]]:
+    """Results vary over a mesh as the operands that they overwrite, or the first."""
+    overwritten = {result: operand for operand, result in aliases.items()}
 
     def typed(like: Any, out: jax.ShapeDtypeStruct) -> Any:
         spec = PartitionSpec(*[None] * len(out.shape))
@@ -139,7 +142,8 @@ def _typed(out_types: Callable[..., Any]) -> Callable[..., list[Any]]:
         return like.update(out.shape, out.dtype, weak_type=False, sharding=sharding)
 
     def abstract_eval(*avals: Any, **params: Any) -> list[Any]:
-        return [typed(avals[0], out) for out in out_types(*avals, **params)]
+        outs = enumerate(out_types(*avals, **params))
+        return [typed(avals[overwritten.get(i, 0)], out) for i, out in outs]
 
     return abstract_eval
 

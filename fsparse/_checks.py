@@ -69,7 +69,7 @@ def require_f32(fn: str, **arrays: Any) -> None:
 
 
 def require_table(fn: str, **tables: Any) -> None:
-    """Tables that are only read are float32, or bfloat16 at half the traffic."""
+    """Tables are float32, or bfloat16 for half the memory."""
     allowed = "float32", "bfloat16"
     _require_dtype(fn, allowed, "Cast it with {}.astype(jnp.float32).", tables)
 

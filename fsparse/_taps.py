@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from jax.extend.core import JaxprEqn, Literal
 
 from fsparse._call import vary_over, vary_together, varying_axes
+from fsparse._ordering import hold
 from fsparse.matmul import gather_op
 from fsparse.row_grad import RowGrad, row_grad
 
@@ -89,7 +90,22 @@ def value_and_grad(
     grads |= {i: _no_rows(values[i]) for i in tables}
     for read, ct in zip(_flat(reads), jax.tree.leaves(cts), strict=True):
         grads[read.table] += _row_grad(read, ct, values[read.table])
-    return (value, aux), [grads[i] for i in range(len(values))]
+    return (value, aux), _held(grads, [value, *_computed(aux, values)])
+
+
+def _held(grads: dict[int, Any], until: list[Any]) -> list[Any]:
+    """The gradients in order; an update by one waits for all that read a table."""
+    ordered = [grads[i] for i in range(len(grads))]
+    rows = [i for i, grad in enumerate(ordered) if isinstance(grad, RowGrad)]
+    factors = hold([ordered[i].x for i in rows], [*jax.tree.leaves(ordered), *until])
+    for i, x in zip(rows, factors, strict=True):
+        ordered[i] = replace(ordered[i], x=x)
+    return ordered
+
+
+def _computed(aux: Any, values: list[Any]) -> list[Any]:
+    """What is no argument handed on."""
+    return [x for x in jax.tree.leaves(aux) if not any(x is value for value in values)]
 
 
 # ---- running a jaxpr ----------------------------------------------------------------

@@ -128,7 +128,7 @@ def sampled_matmul(x: Array, w: Array, ids: Array) -> Array:
 
     Args:
       x: ``f32[b, d]`` inputs.
-      w: ``f32[n, d]`` weights, a row for each neuron.
+      w: ``f32[n, d]`` or ``bf16[n, d]`` weights, a row for each neuron.
       ids: ``i32[b, k]`` active rows of each example, or ``i32[m]`` shared by all.
 
     Returns:
@@ -171,7 +171,7 @@ def gather_matmul(v: Array, w: Array, ids: Array) -> Array:
 
     Args:
       v: ``f32[b, k]`` weights of the rows, ``f32[b, m]`` with shared ids.
-      w: ``f32[n, d]`` table.
+      w: ``f32[n, d]`` or ``bf16[n, d]`` table.
       ids: ``i32[b, k]`` rows of each example, or ``i32[m]`` shared by all.
 
     Returns:
@@ -249,7 +249,7 @@ def take_rows(w: Array, ids: Array) -> Array:
     """Selected rows of a table: ``y[j] = w[ids[j]]``, zeros for padding.
 
     Args:
-      w: ``f32[n, d]`` table.
+      w: ``f32[n, d]`` or ``bf16[n, d]`` table.
       ids: ``i32[m]`` rows.
 
     Returns:
@@ -284,7 +284,7 @@ def embedding_bag(table: Array, ids: Array, weights: Array | None = None) -> Arr
     name that models use, with weights of 1 by default.
 
     Args:
-      table: ``f32[n, d]`` embeddings.
+      table: ``f32[n, d]`` or ``bf16[n, d]`` embeddings.
       ids: ``i32[b, k]`` features; ``n`` marks padding.
       weights: ``f32[b, k]`` values of the features.
 

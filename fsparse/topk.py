@@ -24,7 +24,7 @@ def dense_top_k(x: Array, w: Array, k: int) -> tuple[Array, Array]:
 
     Args:
       x: ``f32[b, d]`` examples.
-      w: ``f32[n, d]`` table.
+      w: ``f32[n, d]`` or ``bf16[n, d]`` table.
       k: how many, at least 1.
 
     Returns:

@@ -1,20 +1,22 @@
 """Optimizers that update only the rows of a table that a batch touched.
 
-Each is a pair of pure functions::
+Each is a value, and the pure functions that it binds constants of::
 
-    state = adam_init(table)
-    table, state = adam_update(table, state, grad, learning_rate=1e-3)
+    optimizer = adam(1e-3)                     # or adam(schedule)
+    state = optimizer.init(table)              # adam_init
+    table, state = optimizer.update(table, state, grad)    # adam_update
 
 where ``grad`` is a :class:`fsparse.RowGrad`, the terms of a gradient and the rows they
 belong to. Nothing of the size of a table is formed: each row's gradient is summed in
 cache, applied at once, and forgotten. ``count`` in a state is the number of updates so
-far, for schedules: ``learning_rate=schedule(state.count)``.
+far, which schedules are functions of. :func:`fsparse.multi_transform` joins optimizers
+of tables with those that optax has for arrays.
 
 =================  ==================================  ============================
 optimizer          moments, bytes a row (f32)          a row that is not named
 =================  ==================================  ============================
 `sgd`              none                                stays
-`momentum`         ``trace``, ``4 d``                  stays, and its trace
+`sgd(momentum=)`   ``trace``, ``4 d``                  stays, and its trace
 `adagrad`          ``acc``, ``4 d``                    stays, as in dense Adagrad
 `rowwise_adagrad`  ``acc``, ``4``                      stays
 `adam`             ``mu, nu``, ``8 d``                 stays, and its moments
@@ -55,6 +57,14 @@ from fsparse.rows.exact_adam import (
     exact_adam_update,
 )
 from fsparse.rows.norm import global_norm, sum_squares
+from fsparse.rows.optimizers import (
+    RowOptimizer,
+    adagrad,
+    adam,
+    exact_adam,
+    rowwise_adagrad,
+    sgd,
+)
 from fsparse.rows.sgd import (
     MomentumState,
     SgdState,
@@ -70,13 +80,17 @@ __all__ = [
     "AdamState",
     "ExactAdamState",
     "MomentumState",
+    "RowOptimizer",
     "RowwiseAdagradState",
     "SgdState",
+    "adagrad",
     "adagrad_init",
     "adagrad_update",
+    "adam",
     "adam_init",
     "adam_update",
     "add_rows",
+    "exact_adam",
     "exact_adam_catch_up",
     "exact_adam_flush",
     "exact_adam_init",
@@ -84,8 +98,10 @@ __all__ = [
     "global_norm",
     "momentum_init",
     "momentum_update",
+    "rowwise_adagrad",
     "rowwise_adagrad_init",
     "rowwise_adagrad_update",
+    "sgd",
     "sgd_init",
     "sgd_update",
     "sum_squares",
