@@ -4,6 +4,7 @@ An oracle is plain ``jnp`` and independent of fsparse.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -40,7 +41,7 @@ def top_k(x, w):
 
 def row_gradient(grad):
     """The dense gradient, and which rows it names."""
-    ids, source = one_hot(grad.ids), one_hot(grad.source, len(grad.x))
+    ids, source = one_hot(grad.ids, N), one_hot(grad.source, len(grad.x))
     g = jnp.einsum("tn,t,ts,sd->nd", ids, grad.scale, source, grad.x)
     return g, (ids.T @ source).sum(1, keepdims=True) > 0
 
@@ -137,7 +138,7 @@ def active_set(key_data, labels):
     """Members as a mask over all rows; their ranks are the targets."""
     key = jax.random.wrap_key_data(key_data)
     negatives = jax.random.randint(key, (NEGATIVES,), 0, N, jnp.int32)
-    member = jnp.any(one_hot(jnp.append(labels, negatives)) > 0, axis=0)
+    member = jnp.any(one_hot(jnp.append(labels, negatives), N) > 0, axis=0)
     size = labels.size + NEGATIVES
     ids = jnp.sort(jnp.where(member, jnp.arange(N, dtype=jnp.int32), N))
     ids = jnp.append(ids, jnp.full(size, N, jnp.int32))[:size]
@@ -222,7 +223,7 @@ def make_cases():
     return [
         *family("sampled_matmul", sampled, x, w),
         *family("gather_matmul", gather, v, w),
-        *family("scatter_outer", scatter, v, x),
+        *family("scatter_outer", partial(scatter, n=N), v, x),
         Case("take_rows", fsparse.take_rows, take, (w, shared), gathered),
         Case("embedding_bag", fsparse.embedding_bag, bag, (w, each, v), gathered),
         Case("dense_top_k", _dense_top_k, top_k, (x, w), "fsparse_dense_top_k"),
@@ -238,7 +239,7 @@ def make_cases():
             "sum_squares",
             _sum_squares,
             sum_squares,
-            (lr, grad),
+            (w[0], grad),
             "fsparse_sum_squares",
         ),
         Case("active_set", _active_set, active_set, (key_data, each), None),
