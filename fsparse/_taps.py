@@ -25,7 +25,7 @@ from jax.extend.core import JaxprEqn, Literal
 from fsparse._call import vary_over, vary_together, varying_axes
 from fsparse._ordering import hold
 from fsparse.matmul import gather_op
-from fsparse.row_grad import RowGrad, row_grad
+from fsparse.row_gradients import RowGrad, row_grad
 
 Array = jax.Array
 
