@@ -341,7 +341,7 @@ def _blank_read(shape: _Read, seeking: bool) -> _Read:
 
 def _no_rows(table: Array) -> RowGrad:
     n, d = table.shape
-    return row_grad(jnp.zeros(0, jnp.int32), jnp.zeros((0, d)), num_rows=n)
+    return row_grad(jnp.zeros(0, jnp.int32), jnp.zeros((0, d), jnp.float32), num_rows=n)
 
 
 def _row_grad(read: _Read, ct: Array, table: Array) -> RowGrad:

@@ -124,7 +124,7 @@ class RowGrad:
         zeros = jnp.zeros(self.shape, jnp.float32)
         seed = jnp.zeros(2, jnp.uint32)  # of a rounding that f32 does not need
         factors = self.ids, self.scale, self.source, self.x
-        return sgd_rows(*factors, jnp.array([-1.0, 0.0]), seed, zeros)[0]
+        return sgd_rows(*factors, jnp.array([-1, 0], jnp.float32), seed, zeros)[0]
 
 
 def row_grad(

@@ -14,6 +14,7 @@ from dense import gather, one_hot, sampled, scatter, take
 
 import fsparse
 from fsparse import RowGrad, rows
+from fsparse._call import vary_together
 from fsparse.losses import sampled_softmax_loss
 from fsparse.sampling import shared_active_set
 
@@ -130,6 +131,24 @@ def exact_adam(table, state, grad, learning_rate):
     return exact_adam_flush(table, state, which=t % NUM_RATES == 0)
 
 
+def clipped(grad, w, most):
+    """A row gradient and an array, as one gradient."""
+    g = row_gradient(grad)[0]
+    norm = jnp.sqrt(jnp.sum(g**2) + jnp.sum(w**2))
+    factor = jnp.minimum(1, most / norm)
+    return factor * g, factor * w
+
+
+def two_row_gradients(x, v, ids, grad):
+    """An outer product's gradient and another, summed by row."""
+    return scatter(v, x, ids, N) - 2 * row_gradient(grad)[0]
+
+
+def loss_gradient(w, x, ids):
+    loss = lambda w, x: jnp.sum(jnp.sin(sampled(x, w, ids)) * sampled(x, w, ids[0]))  # noqa: E731
+    return jax.value_and_grad(loss, (0, 1))(w, x)
+
+
 def sum_squares(factor, grad):
     return factor * jnp.sum(row_gradient(grad)[0] ** 2)
 
@@ -242,6 +261,27 @@ def make_cases():
             (w[0], grad),
             "fsparse_sum_squares",
         ),
+        Case(
+            "clip_by_global_norm",
+            _clipped,
+            clipped,
+            (grad, w, lr),
+            "fsparse_sum_squares",
+        ),
+        Case(
+            "row_grad",
+            _two_row_gradients,
+            two_row_gradients,
+            (x, v, each, grad),
+            "fsparse_sgd_rows",
+        ),
+        Case(
+            "value_and_grad",
+            _loss_gradient,
+            loss_gradient,
+            (w, x, each),
+            "fsparse_hold",
+        ),
         Case("active_set", _active_set, active_set, (key_data, each), None),
         Case(
             "softmax_loss",
@@ -251,6 +291,25 @@ def make_cases():
             None,
         ),
     ]
+
+
+def _clipped(grad, w, most):
+    grad, w = fsparse.clip_by_global_norm((grad, w), most)
+    return grad.to_dense(), w
+
+
+def _two_row_gradients(x, v, ids, grad):
+    return (fsparse.row_grad(ids, x, v, num_rows=N) - 2 * grad).coalesce().to_dense()
+
+
+def _loss_gradient(w, x, ids):
+    def loss(w, x):
+        logits, others = (fsparse.sampled_matmul(x, w, i) for i in (ids, ids[0]))
+        return jnp.sum(jnp.sin(logits) * others)
+
+    w, x, ids = vary_together(w, x, ids)  # else gradients are those of all shards
+    value, (dw, dx) = fsparse.value_and_grad(loss, (0, 1))(fsparse.Table(w), x)
+    return value, (dw.to_dense(), dx)
 
 
 def _sum_squares(factor, grad):
