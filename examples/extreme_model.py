@@ -5,9 +5,9 @@
     h[-1] = 1                                       so output[:, -1] is a bias
     logits = h . output[active]                     wide layer, active neurons only
 
-Active are the labels of the batch and uniform negatives, shared by the batch. The wide
-tables are never differentiated: the loss is a function of the rows it reads, and the
-gradient of those rows updates the tables in place (see `train_step`).
+Active are the labels of the batch and uniform negatives, shared by the batch. The loss
+is an ordinary function of the parameters. The gradients of the wide tables hold the
+rows that it read, and update these in place (see `train_step`).
 """
 
 from functools import partial
@@ -18,11 +18,10 @@ import jax.numpy as jnp
 import optax
 
 import fsparse
-from fsparse import losses, rows, sampling
+from fsparse import ActiveSet, Optimizer, Table, rows
 from fsparse.data import Batch
 
 Array = jax.Array
-_HIDDEN_OPTIMIZER = optax.scale_by_adam()
 _CODE_BITS = 20
 
 
@@ -30,6 +29,7 @@ class Config(NamedTuple):
     """Shapes and settings of the model and its training; hashable, so static in jit."""
 
     width: int = 128  # d, units of the hidden layer, the bias among them
+    table_dtype: str = "float32"  # of both tables and their moments, or "bfloat16"
     scale: float = 12.0  # length of h: the largest logit of a unit row
     batch_size: int = 256
     num_negatives: int = 4096  # uniform draws a batch
@@ -60,17 +60,9 @@ class Hidden(NamedTuple):
 class Params(NamedTuple):
     """What is learnt."""
 
-    table: Array  # f32[num_features, d]
+    table: Table  # f32[num_features, d], or bf16
     hidden: Hidden
-    output: Array  # f32[num_labels, d]
-
-
-class Moments(NamedTuple):
-    """State of the optimizers."""
-
-    table: rows.AdamState
-    hidden: Any  # of optax
-    output: rows.AdamState
+    output: Table  # f32[num_labels, d], or bf16
 
 
 class LabelFacts(NamedTuple):
@@ -84,7 +76,7 @@ class State(NamedTuple):
     """Everything that training reads and writes."""
 
     params: Params
-    moments: Moments
+    moments: Any  # of the optimizer
     facts: LabelFacts
     codes: Array  # i32[num_labels], which labels are alike: see `label_codes`
     key: Array  # u32[2]
@@ -93,7 +85,7 @@ class State(NamedTuple):
 
 def init(config: Config, num_features: int, num_labels: int, seed: int) -> State:
     """Random embeddings, a hidden layer that is the identity, an output of zeros."""
-    d = config.width
+    d, dtype = config.width, config.table_dtype
     key, table_key, hidden_key = jax.random.split(jax.random.PRNGKey(seed), 3)
     hidden = Hidden(
         jax.random.normal(hidden_key, (d, d)) * jnp.sqrt(2 / d),
@@ -101,19 +93,27 @@ def init(config: Config, num_features: int, num_labels: int, seed: int) -> State
         jnp.zeros((d, d)),
     )
     table = 0.1 * jax.random.normal(table_key, (num_features, d))
-    output = jnp.zeros((num_labels, d))
+    output = jnp.zeros((num_labels, d), dtype)
+    params = Params(Table(table.astype(dtype)), hidden, Table(output))
     return State(
-        Params(table, hidden, output),
-        Moments(
-            rows.adam_init(table),
-            _HIDDEN_OPTIMIZER.init(hidden),
-            rows.adam_init(output),
-        ),
+        params,
+        optimizer(config).init(params),
         LabelFacts(jnp.zeros(num_labels), jnp.zeros(num_labels)),
         jnp.zeros(num_labels, jnp.int32),
         key,
         jnp.zeros((), jnp.int32),
     )
+
+
+def optimizer(config: Config, factor: Array | float = 1.0) -> Optimizer:
+    """Adam on everything; `factor` is one of all the rates in `config`."""
+    of_rows = partial(rows.adam, moment_dtype=config.table_dtype)
+    transforms = {
+        "table": of_rows(config.embedding_learning_rate * factor),
+        "hidden": optax.adam(config.hidden_learning_rate * factor),
+        "output": of_rows(config.learning_rate * factor),
+    }
+    return fsparse.multi_transform(transforms, Params("table", "hidden", "output"))
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
@@ -125,65 +125,46 @@ def train_step(
     `learning_rate` is a factor of all the rates in `config`. Returns the new state,
     which overwrites the old one, and the mean loss of a label in nats.
     """
-    params, moments = state.params, state.moments
     key, dropout_key, negatives_key = jax.random.split(state.key, 3)
     weights = _dropout(config.feature_dropout, dropout_key, batch.feature_weights)
-    active = sampling.shared_active_set(
+    batch = batch._replace(feature_weights=weights)
+    active = fsparse.shared_active_set(
         negatives_key,
         batch.label_ids,
-        num_rows=params.output.shape[0],
+        num_rows=state.params.output.shape[0],
         num_negatives=config.num_negatives,
     )
-    bag = fsparse.embedding_bag(params.table, batch.feature_ids, weights)
-    active_rows = fsparse.take_rows(params.output, active.ids)
-    loss, (bag_grad, hidden_grad, active_grad) = jax.value_and_grad(
-        active_loss, argnums=(1, 2, 3)
-    )(config, bag, params.hidden, active_rows, state.facts, active, batch.label_ids)
-
-    table, table_moments = rows.adam_update(
-        params.table,
-        moments.table,
-        fsparse.RowGrad(batch.feature_ids, weights, bag_grad),
-        learning_rate=config.embedding_learning_rate * learning_rate,
+    loss, grads = fsparse.value_and_grad(active_loss, argnums=1)(
+        config, state.params, state.facts, active, batch
     )
-    output, output_moments = rows.adam_update(
-        params.output,
-        moments.output,
-        fsparse.row_grad(active.ids, active_grad),
-        learning_rate=config.learning_rate * learning_rate,
+    params, moments = optimizer(config, learning_rate).step(
+        state.params, state.moments, grads
     )
-    direction, hidden_moments = _HIDDEN_OPTIMIZER.update(hidden_grad, moments.hidden)
-    step_size = config.hidden_learning_rate * learning_rate
-    hidden = jax.tree.map(lambda p, u: p - step_size * u, params.hidden, direction)
-    state = state._replace(
-        params=Params(table, hidden, output),
-        moments=Moments(table_moments, hidden_moments, output_moments),
-        key=key,
-        step=state.step + 1,
-    )
+    state = state._replace(params=params, moments=moments, key=key, step=state.step + 1)
     return state, loss
 
 
 def active_loss(
-    config: Config,
-    bag: Array,
-    hidden: Hidden,
-    active_rows: Array,
-    facts: LabelFacts,
-    active: sampling.ActiveSet,
-    label_ids: Array,
+    config: Config, params: Params, facts: LabelFacts, active: ActiveSet, batch: Batch
 ) -> Array:
     """Mean over the batch's labels of the softmax cross-entropy in the active set."""
     n, m = facts.margin.shape[0], active.ids.shape[0]
-    h = hidden_layer(config, hidden, bag)
-    logits = matmul(h, active_rows)
+    h = encode(config, params, batch)
+    logits = fsparse.sampled_matmul(h, params.output, active.ids)
     logits -= facts.log_q.at[active.ids].get(mode="fill", fill_value=0)
-    margin = facts.margin.at[label_ids].get(mode="fill", fill_value=0)
-    example = jnp.arange(label_ids.shape[0])[:, None]
+    margin = facts.margin.at[batch.label_ids].get(mode="fill", fill_value=0)
+    example = jnp.arange(batch.label_ids.shape[0])[:, None]
     logits = logits.at[example, active.targets].add(-margin, mode="drop")
-    loss = losses.sampled_softmax_loss(logits, active.targets, active.ids < n)
+    loss = fsparse.sampled_softmax_loss(logits, active.targets, active.ids < n)
     num_labels = jnp.sum(active.targets < m, axis=1)
     return jnp.sum(loss * num_labels) / jnp.maximum(jnp.sum(num_labels), 1)
+
+
+def encode(config: Config, params: Params, batch: Batch) -> Array:
+    """`f32[b, d]` activations of a batch."""
+    ids, weights = batch.feature_ids, batch.feature_weights
+    bag = fsparse.embedding_bag(params.table, ids, weights)
+    return hidden_layer(config, params.hidden, bag)
 
 
 def hidden_layer(config: Config, hidden: Hidden, bag: Array) -> Array:
@@ -192,13 +173,6 @@ def hidden_layer(config: Config, hidden: Hidden, bag: Array) -> Array:
     inner = matmul(u * jnp.sqrt(1.0 * config.width), hidden.w.T) + hidden.b
     h = unit(u + matmul(jax.nn.relu(inner), hidden.v.T))
     return (config.scale * h).at[:, -1].set(1.0)
-
-
-def encode(config: Config, params: Params, batch: Batch) -> Array:
-    """`f32[b, d]` activations of a batch."""
-    ids, weights = batch.feature_ids, batch.feature_weights
-    bag = fsparse.embedding_bag(params.table, ids, weights)
-    return hidden_layer(config, params.hidden, bag)
 
 
 @partial(jax.jit, static_argnums=(0, 3))
@@ -219,9 +193,8 @@ def add_to_centroids(
 ) -> Array:
     """Adds each example's direction to the rows of its labels; `f32[num_labels, d]`."""
     h = encode(config, params, batch).at[:, -1].set(0.0) / config.scale
-    ones = jnp.ones(batch.label_ids.shape, jnp.float32)
-    direction = fsparse.RowGrad(batch.label_ids, ones, h)
-    return rows.sgd_update(sums, direction, learning_rate=-1.0)
+    directions = fsparse.row_grad(batch.label_ids, h, num_rows=sums.shape[0])
+    return rows.add_rows(sums, directions)
 
 
 def start_at_centroids(config: Config, state: State, sums: Array) -> State:
@@ -232,8 +205,8 @@ def start_at_centroids(config: Config, state: State, sums: Array) -> State:
     """
     share = 1 / jnp.maximum(jnp.linalg.norm(sums, axis=1), 1.0)
     facts = state.facts._replace(margin=config.margin * config.scale * share)
-    params = state.params._replace(output=unit(sums))
-    return state._replace(params=params, facts=facts)
+    output = Table(unit(sums).astype(config.table_dtype))
+    return state._replace(params=state.params._replace(output=output), facts=facts)
 
 
 def start_at_frequencies(
@@ -252,20 +225,28 @@ def start_at_frequencies(
     log_missed += config.num_negatives * jnp.log1p(-1 / jnp.maximum(n, 2))
     log_q = config.log_q * jnp.log(-jnp.expm1(log_missed))
     bias = jnp.log(frequency) - jnp.mean(jnp.log(frequency))
-    output = state.params.output.at[:, -1].set(bias)
+    output = state.params.output.value
+    output = Table(output.at[:, -1].set(bias.astype(output.dtype)))
     params = state.params._replace(output=output)
     return state._replace(params=params, facts=state.facts._replace(log_q=log_q))
 
 
 @jax.jit
-def label_codes(output: Array, key: Array) -> Array:
+def label_codes(output: Table, key: Array) -> Array:
     """`i32[num_labels]` SimHash codes: labels with near rows tend to share one."""
     planes = jax.random.normal(key, (_CODE_BITS, output.shape[1]))
-    signs = matmul(output, planes) > 0
-    return jnp.sum(signs << jnp.arange(_CODE_BITS), axis=1, dtype=jnp.int32)
+    signs = matmul(planes, output) > 0
+    return jnp.sum(signs.T << jnp.arange(_CODE_BITS), axis=1, dtype=jnp.int32)
 
 
-def matmul(x: Array, w: Array) -> Array:
+def state_bytes(state: State) -> int:
+    """Bytes of the tables and their moments."""
+    params, moments = state.params, state.moments
+    wide = params.table, params.output, moments["table"], moments["output"]
+    return sum(x.nbytes for x in jax.tree.leaves(wide))
+
+
+def matmul(x: Array, w: Array | Table) -> Array:
     """`x @ w.T`, whose bits do not depend on the number of threads."""
     return fsparse.sampled_matmul(x, w, jnp.arange(w.shape[0], dtype=jnp.int32))
 

@@ -4,6 +4,7 @@ Examples:
   python examples/train_extreme.py --data polish-lemmas --seconds 180
   python examples/train_extreme.py --data wordnet-hypernyms --epochs 4 --json run.json
   python examples/train_extreme.py --data train.txt --test test.txt --width 256
+  python examples/train_extreme.py --data baskets --table-dtype bfloat16
   python examples/train_extreme.py --data baskets --resume
 
 --data is polish-lemmas, wordnet-hypernyms, baskets, or a file in the format of the
@@ -51,6 +52,11 @@ _REQUIREMENTS: list[tuple[str, Callable[[Any], bool], tuple[str, ...]]] = [
     ),
     ("at least 0", lambda x: x >= 0, ("num_negatives", "min_count")),
     ("in [0, 1)", lambda x: 0 <= x < 1, ("feature_dropout",)),
+    (
+        "float32 or bfloat16",
+        lambda x: x in ("float32", "bfloat16"),
+        ("table_dtype",),
+    ),
     ("in [0, 2**31)", lambda x: 0 <= x < 2**31, ("seed",)),
     (
         "positive and finite",
@@ -225,7 +231,7 @@ def start(config: Config, prepared: Prepared, seed: int) -> Run:
     features, labels = prepared.train
     state = extreme_model.init(config, features.num_columns, labels.num_columns, seed)
     if config.centroids:
-        sums = jnp.zeros_like(state.params.output)
+        sums = jnp.zeros(state.params.output.shape)
         examples = extreme_data.batches(prepared.train, config.batch_size)
         count = data.num_batches(features.num_rows, config.batch_size)
         for batch in track(examples, count, "centroids"):
@@ -424,6 +430,7 @@ def report(config: Config, prepared: Prepared, run: Run, path: Path) -> dict[str
         "steps": steps,
         "train_seconds": run.seconds,
         "examples_per_second": epochs * m / run.seconds,
+        "state_bytes": extreme_model.state_bytes(run.state),
         "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "checkpoint": str(path),
         "notes": prepared.notes,

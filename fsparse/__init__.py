@@ -19,7 +19,7 @@ from fsparse.optimizer import (
     multi_transform,
     skip_nonfinite,
 )
-from fsparse.row_grad import RowGrad, row_grad
+from fsparse.row_gradients import RowGrad, row_grad
 from fsparse.rows import global_norm
 from fsparse.sampling import ActiveSet, shared_active_set
 from fsparse.table import Table

@@ -25,7 +25,7 @@ from jax.extend.core import JaxprEqn, Literal
 from fsparse._call import vary_over, vary_together, varying_axes
 from fsparse._ordering import hold
 from fsparse.matmul import gather_op
-from fsparse.row_grad import RowGrad, row_grad
+from fsparse.row_gradients import RowGrad, row_grad
 
 Array = jax.Array
 
@@ -341,7 +341,7 @@ def _blank_read(shape: _Read, seeking: bool) -> _Read:
 
 def _no_rows(table: Array) -> RowGrad:
     n, d = table.shape
-    return row_grad(jnp.zeros(0, jnp.int32), jnp.zeros((0, d)), num_rows=n)
+    return row_grad(jnp.zeros(0, jnp.int32), jnp.zeros((0, d), jnp.float32), num_rows=n)
 
 
 def _row_grad(read: _Read, ct: Array, table: Array) -> RowGrad:

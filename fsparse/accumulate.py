@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from fsparse import _checks
-from fsparse.row_grad import RowGrad
+from fsparse.row_gradients import RowGrad
 from fsparse.rows import global_norm
 
 Array = jax.Array

@@ -31,8 +31,8 @@ def sampled_softmax_loss(logits: Array, targets: Array, is_active: Array) -> Arr
     the softmax's sum lacks: the loss is then no cross-entropy, and may be negative.
     :func:`fsparse.shared_active_set` gives no such target.
 
-    Nothing aliases. Reverse-mode differentiable to any order in ``logits``; gradients
-    allocate ``f32[b, m]``.
+    Nothing aliases. Differentiable to any order in ``logits``; gradients allocate
+    ``f32[b, m]``.
 
     Example:
       >>> logits, targets = jnp.zeros((1, 4)), jnp.array([[2]])

@@ -138,9 +138,8 @@ def sampled_matmul(x: Array, w: Array, ids: Array) -> Array:
       TypeError: if a dtype differs from the above.
       ValueError: if the shapes disagree.
 
-    Nothing aliases. Reverse-mode differentiable to any order in ``x`` and ``w``; the
-    gradient in ``w`` is dense, ``f32[n, d]``, so training loops differentiate with
-    respect to ``take_rows(w, ids)`` instead, and update rows (:mod:`fsparse.rows`).
+    Nothing aliases. Differentiable to any order in ``x`` and ``w``, whose gradient is
+    dense, of the type of ``w``, unless :func:`fsparse.value_and_grad` takes it.
 
     The selection is SLIDE's and BOLT's (arXiv 2303.17727, section 3).
 
@@ -181,8 +180,8 @@ def gather_matmul(v: Array, w: Array, ids: Array) -> Array:
       TypeError: if a dtype differs from the above.
       ValueError: if the shapes disagree.
 
-    Nothing aliases. Reverse-mode differentiable to any order in ``v`` and ``w``; the
-    gradient in ``w`` is dense, ``f32[n, d]``.
+    Nothing aliases. Differentiable to any order in ``v`` and ``w``, whose gradient is
+    dense, of the type of ``w``, unless :func:`fsparse.value_and_grad` takes it.
 
     Example:
       >>> import jax.numpy as jnp
@@ -218,8 +217,8 @@ def scatter_outer(v: Array, x: Array, ids: Array, *, num_rows: int) -> Array:
       TypeError: if a dtype differs from the above.
       ValueError: if the shapes disagree.
 
-    Nothing aliases. Reverse-mode differentiable to any order in ``v`` and ``x``; their
-    gradients allocate no more than their own shapes.
+    Nothing aliases. Differentiable to any order in ``v`` and ``x``; their gradients
+    allocate no more than their own shapes.
 
     Example:
       >>> import jax.numpy as jnp
@@ -260,8 +259,8 @@ def take_rows(w: Array, ids: Array) -> Array:
       TypeError: if a dtype differs from the above.
       ValueError: if the shapes disagree.
 
-    Reverse-mode differentiable to any order in ``w``; the gradient is dense,
-    ``f32[n, d]``.
+    Nothing aliases. Differentiable to any order in ``w``, whose gradient is dense, of
+    the type of ``w``, unless :func:`fsparse.value_and_grad` takes it.
 
     Example:
       >>> import jax.numpy as jnp
@@ -295,10 +294,8 @@ def embedding_bag(table: Array, ids: Array, weights: Array | None = None) -> Arr
       TypeError: if a dtype differs from the above.
       ValueError: if the shapes disagree.
 
-    Nothing aliases. Reverse-mode differentiable to any order in ``table`` and
-    ``weights``; the gradient in ``table`` is dense, ``f32[n, d]``, so training loops
-    hand the gradient ``x`` of the result to ``fsparse.rows``, as
-    ``RowGrad(ids, weights, x)``.
+    Nothing aliases. Differentiable to any order in ``weights`` and ``table``, whose
+    gradient is dense, of its type, unless :func:`fsparse.value_and_grad` takes it.
 
     Example:
       >>> import jax.numpy as jnp

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fsparse.row_grad import RowGrad
+from fsparse.row_gradients import RowGrad
 from fsparse.rows import RowOptimizer, sum_squares
 from fsparse.table import Table
 

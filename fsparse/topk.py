@@ -37,8 +37,8 @@ def dense_top_k(x: Array, w: Array, k: int) -> tuple[Array, Array]:
       ValueError: if the shapes disagree or ``k < 1``.
 
     Nothing aliases. Memory: a fixed block for each thread and ``O(b k)``. The scores
-    are reverse-mode differentiable to any order in ``x`` and ``w``, whose gradient is
-    dense, ``f32[n, d]``; the ids are constant.
+    are differentiable to any order in ``x`` and ``w``, whose gradient is dense, of the
+    type of ``w``, unless :func:`fsparse.value_and_grad` takes it; the ids are constant.
 
     Example:
       >>> import jax.numpy as jnp

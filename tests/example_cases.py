@@ -119,16 +119,17 @@ def make_state(config, sizes, seed=0):
     rng = np.random.default_rng(seed)
 
     def fill(path, x):
-        if x.dtype != jnp.float32:
+        name = jax.tree_util.keystr(path)
+        if name.endswith(".count"):
+            return jnp.int32(6)
+        if not jnp.issubdtype(x.dtype, jnp.floating):
             return x
         values = 0.3 * rng.standard_normal(x.shape).astype(np.float32)
-        is_square = ".nu" in jax.tree_util.keystr(path)
-        return jnp.asarray(np.abs(values) + 0.01 if is_square else values)
+        return jnp.asarray(np.abs(values) + 0.01 if ".nu" in name else values, x.dtype)
 
-    state = jax.tree_util.tree_map_with_path(fill, state)
-    moments = state.moments._replace(
-        table=state.moments.table._replace(count=jnp.int32(6)),
-        hidden=state.moments.hidden._replace(count=jnp.int32(6)),
-        output=state.moments.output._replace(count=jnp.int32(6)),
-    )
-    return state._replace(moments=moments)
+    return jax.tree_util.tree_map_with_path(fill, state)
+
+
+def adam_of(state, name):
+    """Adam's moments and count of a table."""
+    return state.moments[name][f".{name}"]

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from test_rows import B1, B2, BF16, EPS, F32, bits, dense, make_grad, rows_grad
 
-from fsparse import reference, rows
-from fsparse.rows.exact_adam import _max_terms
+from fsparse import _row_ops, reference, rows
+from fsparse.rows._exact_adam import _max_terms
 
-CATCH_UP = {"kernel": rows._ops.adam_catch_up, "twin": reference.adam_catch_up}
+CATCH_UP = {"kernel": _row_ops.adam_catch_up, "twin": reference.adam_catch_up}
 
 
 def dense_adam(w, mu, nu, g, t, lr, b1=B1, b2=B2):

@@ -13,6 +13,7 @@ from example_cases import (
     example,
     finish,
     launch,
+    run,
     write_examples,
 )
 
@@ -87,6 +88,16 @@ def test_it_learns(result):
     assert 0.9 < result["psp_at_1"] <= 1
     assert 0.2 < result["p_at_5"] <= 0.4
     assert result["p_at_1"] <= result["hit_at_5"] <= result["hit_at_10"] <= 1
+
+
+def test_bfloat16_learns_in_half_the_memory(folder, result):
+    options = ["--data", folder / "tiny.txt", *OPTIONS, "--table-dtype", "bfloat16"]
+    half = run(*options, "--out", folder / "half", "--json", folder / "half.json")
+    assert 0.9 < half["p_at_1"] <= 1
+    tables = 3 * (NUM_FEATURES + NUM_LABELS) * 64  # with two moments
+    assert result["state_bytes"] - half["state_bytes"] == 2 * tables
+    assert half["state_bytes"] == figures(folder, "half")["state_bytes"]
+    assert 2 * tables < half["state_bytes"] < 2 * tables + 100
 
 
 def test_time_and_memory_are_plausible(result):

@@ -26,6 +26,7 @@ BAD_SETTINGS = [
     ("feature-capacity", -5, "at least 1"),
     ("num-negatives", -1, "at least 0"),
     ("min-count", -1, "at least 0"),
+    ("table-dtype", "float16", "float32 or bfloat16"),
     ("feature-dropout", 1.0, "in [0, 1)"),
     ("feature-dropout", 1.5, "in [0, 1)"),
     ("feature-dropout", -0.5, "in [0, 1)"),

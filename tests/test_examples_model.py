@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from example_cases import example, make_state
 
+from fsparse import Table
 from fsparse.data import Batch
 
 extreme_model = example("extreme_model")
@@ -60,7 +61,7 @@ def test_start_at_centroids():
     config = CONFIG._replace(margin=0.4)
     state = extreme_model.init(config, NUM_FEATURES, NUM_LABELS, 0)
     examples = make_examples(40)
-    table = np.vstack([state.params.table, np.zeros(D)])
+    table = np.vstack([state.params.table.value, np.zeros(D)])
     sums = np.zeros((NUM_LABELS + 1, D))
     for ids, weights, labels in zip(*examples, strict=True):
         bag = weights @ table[ids]
@@ -77,9 +78,35 @@ def test_start_at_centroids():
     np.testing.assert_allclose(got, sums[:-1], atol=2e-5)
     started = extreme_model.start_at_centroids(config, state, got)
     want = sums[:-1] / lengths[:, None]
-    np.testing.assert_allclose(started.params.output, want, atol=2e-5)
+    np.testing.assert_allclose(started.params.output.value, want, atol=2e-5)
     margin = 0.4 * config.scale / np.maximum(lengths, 1)
     np.testing.assert_allclose(started.facts.margin, margin, rtol=1e-4)
+
+
+def test_centroids_are_rounded_once():
+    """To the nearest bfloat16, of sums in float32."""
+    config = CONFIG._replace(table_dtype="bfloat16")
+    state = extreme_model.init(config, NUM_FEATURES, NUM_LABELS, 0)
+    sums = jnp.zeros((NUM_LABELS, D))
+    for _ in range(300):  # 256 + 1 is 256 in bfloat16
+        sums = extreme_model.add_to_centroids(
+            config, sums, state.params, make_examples(B)
+        )
+    assert sums.dtype == jnp.float32
+    assert np.linalg.norm(sums, axis=1).max() > 256
+    started = extreme_model.start_at_centroids(config, state, sums)
+    np.testing.assert_array_equal(
+        started.params.output.value, extreme_model.unit(sums).astype(jnp.bfloat16)
+    )
+
+
+def test_bytes_of_a_state():
+    """Tables, two moments each, a count and a key of three words."""
+    for dtype, itemsize in (("float32", 4), ("bfloat16", 2)):
+        config = CONFIG._replace(table_dtype=dtype)
+        state = extreme_model.init(config, NUM_FEATURES, NUM_LABELS, 0)
+        want = 3 * (NUM_FEATURES + NUM_LABELS) * D * itemsize + 2 * 3 * 4
+        assert extreme_model.state_bytes(state) == want
 
 
 def test_centroid_of_a_label_without_examples_is_zero():
@@ -87,7 +114,7 @@ def test_centroid_of_a_label_without_examples_is_zero():
     started = extreme_model.start_at_centroids(
         CONFIG, state, jnp.zeros((NUM_LABELS, D))
     )
-    np.testing.assert_array_equal(started.params.output, 0)
+    np.testing.assert_array_equal(started.params.output.value, 0)
     assert np.isfinite(started.facts.margin).all()
 
 
@@ -105,11 +132,11 @@ def test_start_at_frequencies():
     np.testing.assert_allclose(
         started.facts.log_q, 0.5 * np.log(1 - missed), rtol=1e-4, atol=1e-6
     )
-    bias = started.params.output[:, -1]
+    output = started.params.output.value
     np.testing.assert_allclose(
-        bias, np.log(frequency) - np.log(frequency).mean(), rtol=1e-5
+        output[:, -1], np.log(frequency) - np.log(frequency).mean(), rtol=1e-5
     )
-    np.testing.assert_array_equal(started.params.output[:, :-1], 0)
+    np.testing.assert_array_equal(output[:, :-1], 0)
 
 
 def test_codes_of_alike_rows():
@@ -120,14 +147,15 @@ def test_codes_of_alike_rows():
     rows[300:400] = -rows[:100]
     rows[400] = 0
     key = jax.random.PRNGKey(3)
-    codes = np.asarray(extreme_model.label_codes(jnp.asarray(rows), key))
+    table = Table(jnp.asarray(rows))
+    codes = np.asarray(extreme_model.label_codes(table, key))
     assert codes.min() >= 0
     assert codes.max() < 2**20
     np.testing.assert_array_equal(codes[100:200], codes[:100])
     np.testing.assert_array_equal(codes[200:300], codes[:100])
     np.testing.assert_array_equal(codes[300:400], 2**20 - 1 - codes[:100])
     assert len(set(codes[:100].tolist())) > 90
-    other = extreme_model.label_codes(jnp.asarray(rows), jax.random.PRNGKey(4))
+    other = extreme_model.label_codes(table, jax.random.PRNGKey(4))
     assert not np.array_equal(other, codes)
 
 
@@ -142,7 +170,7 @@ def test_predictions_by_brute_force(exclude_inputs, k):
     weights = np.where(ids < NUM_LABELS, batch.feature_weights, 0)
     batch = Batch(ids, weights.astype(np.float32), batch.label_ids)
     got = np.asarray(extreme_model.predict(config, params, batch, k))
-    scores = extreme_model.encode(config, params, batch) @ params.output.T
+    scores = extreme_model.encode(config, params, batch) @ params.output.value.T
     for row, score, inputs in zip(got, np.asarray(scores), ids, strict=True):
         excluded = set(inputs.tolist()) if exclude_inputs else set()
         ranking = [i for i in np.argsort(-score).tolist() if i not in excluded]

@@ -24,7 +24,11 @@ from fsparse import checkpoint
 
 train_extreme = example("train_extreme")
 STEPS, STEPS_A_ROUND = 48, 3
-MODES = {"shuffled": [], "neighbours": ["--neighbours"]}
+MODES = {
+    "shuffled": [],
+    "neighbours": ["--neighbours"],
+    "bfloat16": ["--table-dtype", "bfloat16"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +201,10 @@ DAMAGES = {
     "bit flipped": (flip_a_bit, "not a whole checkpoint"),
     "noise": (write_noise, "not a whole checkpoint"),
     "numpy's": (write_numpy_file, "a zip file, but no fsparse-checkpoint"),
-    "another model": (write_other_model, "expected leaf .params.table f32[190,16]"),
+    "another model": (
+        write_other_model,
+        "expected leaf .params.table.value f32[190,16]",
+    ),
     "another program": (write_other_program, "data=tiny (saved: None)"),
     "gone": (lambda path: path.unlink(), "--resume needs a checkpoint; there is no"),
 }
@@ -221,6 +228,10 @@ CHANGES = {
     "clock": (["--seconds", 9], "seconds=9.0 (saved: None)"),
     "epochs": (["--epochs", 5], "epochs=5.0 (saved: 4.0)"),
     "neighbours": (["--neighbours"], "neighbours=True (saved: False)"),
+    "dtype": (
+        ["--table-dtype", "bfloat16"],
+        "table_dtype=bfloat16 (saved: float32)",
+    ),
     "two": (
         ["--margin", 0, "--scale", 3],
         "scale=3.0 (saved: 12.0), margin=0.0 (saved: 0.5)",

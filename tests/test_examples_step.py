@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from example_cases import example, make_state
+from example_cases import adam_of, example, make_state
 
 from fsparse.data import Batch
 
@@ -35,8 +35,9 @@ BATCH = Batch(
 
 
 def copied(tree):
-    """On the host: a donated state is gone."""
-    return jax.tree.map(lambda x: np.array(x), tree)
+    """On the host, bfloat16 as float32: a donated state is gone."""
+    dtype = lambda x: np.float32 if x.dtype == jnp.bfloat16 else x.dtype  # noqa: E731
+    return jax.tree.map(lambda x: np.array(x, dtype(x)), tree)
 
 
 # ---- a step, by plain differentiation of whole tables -------------------------------
@@ -56,13 +57,14 @@ def dense_hidden(config, hidden, bag):
 
 def dense_loss(params, facts, batch, active):
     """Over the examples with labels; `active: bool[n]` are the labels summed over."""
-    padded = jnp.concatenate([params.table, jnp.zeros((1, D))])
+    table, output = params.table.value, params.output.value
+    padded = jnp.concatenate([table, jnp.zeros((1, D))])
     total, count = 0.0, 0
     for ids, weights, labels in zip(*batch, strict=True):
         own = labels[labels < NUM_LABELS]
         if len(own):
             bag = jnp.sum(weights[:, None] * padded[ids], axis=0)[None]
-            logits = (dense_hidden(CONFIG, params.hidden, bag) @ params.output.T)[0]
+            logits = (dense_hidden(CONFIG, params.hidden, bag) @ output.T)[0]
             logits = (logits - facts.log_q).at[own].add(-facts.margin[own])
             log_z = jax.nn.logsumexp(logits[np.flatnonzero(active)])
             total += jnp.sum(log_z - logits[own])
@@ -101,9 +103,9 @@ class Step(NamedTuple):
 
 
 @functools.cache
-def step(num_negatives):
+def step(num_negatives, table_dtype="float32"):
     """Without negatives the labels of the batch are active; with very many, all are."""
-    config = CONFIG._replace(num_negatives=num_negatives)
+    config = CONFIG._replace(num_negatives=num_negatives, table_dtype=table_dtype)
     state = make_state(config, SIZES)
     before = copied(state)
     active = np.full(NUM_LABELS, num_negatives > 0)
@@ -114,28 +116,38 @@ def step(num_negatives):
 
 
 every_active_set = pytest.mark.parametrize("num_negatives", [0, 600])
+every_dtype = pytest.mark.parametrize("table_dtype", ["float32", "bfloat16"])
 close = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-6)
 
 
+def neighbours(new, wanted):
+    """bfloat16 has 8 digits, and is rounded up or down."""
+    np.testing.assert_allclose(new, wanted, rtol=2**-7, atol=2e-6)
+
+
 @every_active_set
-def test_loss_is_the_dense_loss(num_negatives):
-    done = step(num_negatives)
+@every_dtype
+def test_loss_is_the_dense_loss(num_negatives, table_dtype):
+    done = step(num_negatives, table_dtype)
     np.testing.assert_allclose(done.loss, done.want_loss, rtol=2e-6)
 
 
 @every_active_set
+@every_dtype
 @pytest.mark.parametrize("name", ["table", "output"])
-def test_rows_take_a_step_of_lazy_adam_on_the_dense_gradient(num_negatives, name):
-    before, after, _, _, grads, active = step(num_negatives)
+def test_rows_take_a_step_of_lazy_adam_on_the_dense_gradient(
+    num_negatives, table_dtype, name
+):
+    before, after, _, _, grads, active = step(num_negatives, table_dtype)
     named = {"table": np.isin(range(NUM_FEATURES), BATCH.feature_ids), "output": active}
     rates = {"table": CONFIG.embedding_learning_rate, "output": CONFIG.learning_rate}
     one, two = (
-        [getattr(x.params, name), *getattr(x.moments, name)] for x in (before, after)
+        [getattr(x.params, name).value, *adam_of(x, name)] for x in (before, after)
     )
-    moments, grad = getattr(before.moments, name), getattr(grads, name)
+    moments, grad = adam_of(before, name), getattr(grads, name).value
     want = lazy_adam(one[0], moments, grad, rates[name] * RATE, named[name])
     for new, wanted, old in zip(two[:3], want, one[:3], strict=True):
-        close(new, wanted)
+        (close if table_dtype == "float32" else neighbours)(new, wanted)
         np.testing.assert_array_equal(new[~named[name]], old[~named[name]])
         assert (new != old).any()
     assert (one[3], two[3]) == (6, 7)
@@ -146,7 +158,7 @@ def test_rows_take_a_step_of_lazy_adam_on_the_dense_gradient(num_negatives, name
 def test_hidden_layer_takes_a_step_of_adam(num_negatives, name):
     before, after, _, _, grads, _ = step(num_negatives)
     one, two = (
-        [getattr(x, name) for x in (s.params.hidden, *s.moments.hidden[1:])]
+        [getattr(x.hidden, name) for x in (s.params, *s.moments["hidden"][0][1:])]
         for s in (before, after)
     )
     rate = CONFIG.hidden_learning_rate * RATE
@@ -174,8 +186,8 @@ def test_batch_of_padding_changes_no_weights():
     nothing = Batch(*(np.full_like(x, x[3, 0]) for x in BATCH))
     new, loss = extreme_model.train_step(CONFIG, state, nothing, jnp.float32(1))
     assert loss == 0
-    np.testing.assert_array_equal(new.params.table, before.table)
-    np.testing.assert_array_equal(new.params.output, before.output)
+    np.testing.assert_array_equal(new.params.table.value, before.table.value)
+    np.testing.assert_array_equal(new.params.output.value, before.output.value)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(new))
 
 
@@ -258,9 +270,10 @@ def test_wrong_state_and_rate_are_refused_while_tracing():
 # ---- in place -----------------------------------------------------------------------
 
 
-def test_step_of_a_wide_layer_has_no_copy_of_it():
+@every_dtype
+def test_step_of_a_wide_layer_has_no_copy_of_it(table_dtype):
     """Nothing is allocated here: the compiler tells."""
-    config = Config(width=128, batch_size=512, num_negatives=4096)
+    config = Config(batch_size=512, num_negatives=4096, table_dtype=table_dtype)
     sizes = (262_144, 218_590)
     state = jax.eval_shape(lambda: extreme_model.init(config, *sizes, 0))
     shape = jax.ShapeDtypeStruct
@@ -275,14 +288,15 @@ def test_step_of_a_wide_layer_has_no_copy_of_it():
     memory = lowered.compile().memory_analysis()
     tables = [x for x in jax.tree.leaves(state) if x.shape[:1] in [(n,) for n in sizes]]
     num_bytes = sum(x.size * x.dtype.itemsize for x in tables)
-    assert num_bytes > 6 * 218_590 * 128 * 4
+    itemsize = jnp.dtype(table_dtype).itemsize
+    assert num_bytes > 6 * 218_590 * 128 * itemsize
     assert memory.alias_size_in_bytes >= num_bytes
-    assert memory.temp_size_in_bytes < 218_590 * 128 * 4 / 4
+    assert memory.temp_size_in_bytes < 218_590 * 128
 
 
 def wide_pointers(state):
-    tables = (state.params.table, state.params.output)
-    moments = (state.moments.table, state.moments.output)
+    tables = (state.params.table.value, state.params.output.value)
+    moments = (adam_of(state, "table"), adam_of(state, "output"))
     arrays = [*tables, *(x for m in moments for x in (m.mu, m.nu))]
     return [x.unsafe_buffer_pointer() for x in arrays]
 
@@ -297,8 +311,12 @@ def random_batch(seed, sizes, capacities=(3, 1)):
     )
 
 
-def test_tables_stay_where_they_are_and_the_step_is_traced_once(monkeypatch):
-    config, sizes = Config(width=16, batch_size=B, num_negatives=32), (5000, 3000)
+@every_dtype
+def test_tables_stay_where_they_are_and_the_step_is_traced_once(
+    monkeypatch, table_dtype
+):
+    config = Config(width=16, batch_size=B, num_negatives=32, table_dtype=table_dtype)
+    sizes = (5000, 3000)
     traces, loss = [], extreme_model.active_loss
 
     def counted(*args):

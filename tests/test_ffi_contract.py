@@ -163,7 +163,24 @@ def wrong_tables(name, what, x):
 
 
 def test_the_table_of_calls_is_complete():
-    assert set(CALLS) == set(TARGETS)
+    assert {*CALLS, "fsparse_hold"} == set(TARGETS)
+
+
+@pytest.mark.parametrize("held", [f32(B, D), i32(K), jnp.zeros((), jnp.uint8)])
+def test_hold_passes_any_array_through(held):
+    (got,) = call("fsparse_hold", {"held": held, "until": i32(3)}, {"held": held})
+    np.testing.assert_array_equal(got, held)
+    assert got.dtype == held.dtype
+
+
+@pytest.mark.parametrize("result", [f32(D, B), f32(B), i32(B, D)])
+def test_hold_refuses_results_of_another_type(result):
+    with pytest.raises(
+        jax.errors.JaxRuntimeError, match="fsparse_hold: each result must have the type"
+    ):
+        call("fsparse_hold", {"held": f32(B, D)}, {"held": result})
+    with pytest.raises(jax.errors.JaxRuntimeError, match="operand for each result"):
+        call("fsparse_hold", {"held": result}, {"held": result, "more": result})
 
 
 @pytest.mark.parametrize("name", CALLS)

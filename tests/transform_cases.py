@@ -4,6 +4,7 @@ An oracle is plain ``jnp`` and independent of fsparse.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ from dense import gather, one_hot, sampled, scatter, take
 
 import fsparse
 from fsparse import RowGrad, rows
+from fsparse._call import vary_together
 from fsparse.losses import sampled_softmax_loss
 from fsparse.sampling import shared_active_set
 
@@ -40,7 +42,7 @@ def top_k(x, w):
 
 def row_gradient(grad):
     """The dense gradient, and which rows it names."""
-    ids, source = one_hot(grad.ids), one_hot(grad.source, len(grad.x))
+    ids, source = one_hot(grad.ids, N), one_hot(grad.source, len(grad.x))
     g = jnp.einsum("tn,t,ts,sd->nd", ids, grad.scale, source, grad.x)
     return g, (ids.T @ source).sum(1, keepdims=True) > 0
 
@@ -129,6 +131,24 @@ def exact_adam(table, state, grad, learning_rate):
     return exact_adam_flush(table, state, which=t % NUM_RATES == 0)
 
 
+def clipped(grad, w, most):
+    """A row gradient and an array, as one gradient."""
+    g = row_gradient(grad)[0]
+    norm = jnp.sqrt(jnp.sum(g**2) + jnp.sum(w**2))
+    factor = jnp.minimum(1, most / norm)
+    return factor * g, factor * w
+
+
+def two_row_gradients(x, v, ids, grad):
+    """An outer product's gradient and another, summed by row."""
+    return scatter(v, x, ids, N) - 2 * row_gradient(grad)[0]
+
+
+def loss_gradient(w, x, ids):
+    loss = lambda w, x: jnp.sum(jnp.sin(sampled(x, w, ids)) * sampled(x, w, ids[0]))  # noqa: E731
+    return jax.value_and_grad(loss, (0, 1))(w, x)
+
+
 def sum_squares(factor, grad):
     return factor * jnp.sum(row_gradient(grad)[0] ** 2)
 
@@ -137,7 +157,7 @@ def active_set(key_data, labels):
     """Members as a mask over all rows; their ranks are the targets."""
     key = jax.random.wrap_key_data(key_data)
     negatives = jax.random.randint(key, (NEGATIVES,), 0, N, jnp.int32)
-    member = jnp.any(one_hot(jnp.append(labels, negatives)) > 0, axis=0)
+    member = jnp.any(one_hot(jnp.append(labels, negatives), N) > 0, axis=0)
     size = labels.size + NEGATIVES
     ids = jnp.sort(jnp.where(member, jnp.arange(N, dtype=jnp.int32), N))
     ids = jnp.append(ids, jnp.full(size, N, jnp.int32))[:size]
@@ -222,7 +242,7 @@ def make_cases():
     return [
         *family("sampled_matmul", sampled, x, w),
         *family("gather_matmul", gather, v, w),
-        *family("scatter_outer", scatter, v, x),
+        *family("scatter_outer", partial(scatter, n=N), v, x),
         Case("take_rows", fsparse.take_rows, take, (w, shared), gathered),
         Case("embedding_bag", fsparse.embedding_bag, bag, (w, each, v), gathered),
         Case("dense_top_k", _dense_top_k, top_k, (x, w), "fsparse_dense_top_k"),
@@ -238,8 +258,29 @@ def make_cases():
             "sum_squares",
             _sum_squares,
             sum_squares,
-            (lr, grad),
+            (w[0], grad),
             "fsparse_sum_squares",
+        ),
+        Case(
+            "clip_by_global_norm",
+            _clipped,
+            clipped,
+            (grad, w, lr),
+            "fsparse_sum_squares",
+        ),
+        Case(
+            "row_grad",
+            _two_row_gradients,
+            two_row_gradients,
+            (x, v, each, grad),
+            "fsparse_sgd_rows",
+        ),
+        Case(
+            "value_and_grad",
+            _loss_gradient,
+            loss_gradient,
+            (w, x, each),
+            "fsparse_hold",
         ),
         Case("active_set", _active_set, active_set, (key_data, each), None),
         Case(
@@ -250,6 +291,25 @@ def make_cases():
             None,
         ),
     ]
+
+
+def _clipped(grad, w, most):
+    grad, w = fsparse.clip_by_global_norm((grad, w), most)
+    return grad.to_dense(), w
+
+
+def _two_row_gradients(x, v, ids, grad):
+    return (fsparse.row_grad(ids, x, v, num_rows=N) - 2 * grad).coalesce().to_dense()
+
+
+def _loss_gradient(w, x, ids):
+    def loss(w, x):
+        logits, others = (fsparse.sampled_matmul(x, w, i) for i in (ids, ids[0]))
+        return jnp.sum(jnp.sin(logits) * others)
+
+    w, x, ids = vary_together(w, x, ids)  # else gradients are those of all shards
+    value, (dw, dx) = fsparse.value_and_grad(loss, (0, 1))(fsparse.Table(w), x)
+    return value, (dw.to_dense(), dx)
 
 
 def _sum_squares(factor, grad):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import jax
 import numpy as np
 import torch
 from extreme_model import Config, Params
@@ -14,7 +15,7 @@ def step(config: Config, params: Params, *, sampled: bool) -> Callable[[Batch], 
     """A step of training by Adam from a copy of `params`; returns the loss."""
     table, *hidden, output = (
         torch.nn.Parameter(torch.tensor(np.asarray(leaf)))
-        for leaf in (params.table, *params.hidden, params.output)
+        for leaf in jax.tree.leaves(params)
     )
     sparse = [{"params": [table], "lr": config.embedding_learning_rate}]
     dense = hidden

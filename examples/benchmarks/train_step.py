@@ -101,7 +101,7 @@ def jax_peer(
 
 def jax_hidden(config: Config, params: Params, batch: Batch) -> jax.Array:
     """Embedding bag and hidden layer by indexing and `@`: `f32[b, d]`."""
-    rows = params.table.at[batch.feature_ids].get(mode="fill", fill_value=0)
+    rows = params.table.value.at[batch.feature_ids].get(mode="fill", fill_value=0)
     u = extreme_model.unit(jnp.einsum("bk,bkd->bd", batch.feature_weights, rows))
     w, b, v = params.hidden
     inner = u * np.sqrt(config.width) @ w.T + b
@@ -114,7 +114,7 @@ def jax_dense_loss(
 ) -> jax.Array:
     """Softmax cross-entropy over all labels."""
     del key
-    logits = jax_hidden(config, params, batch) @ params.output.T
+    logits = jax_hidden(config, params, batch) @ params.output.value.T
     target = jnp.take_along_axis(logits, batch.label_ids, 1, mode="fill", fill_value=0)
     is_label = batch.label_ids < params.output.shape[0]
     loss = jax.nn.logsumexp(logits, axis=1, keepdims=True) - target
@@ -129,7 +129,7 @@ def jax_sampled_loss(
     active = sampling.shared_active_set(
         key, batch.label_ids, num_rows=n, num_negatives=config.num_negatives
     )
-    rows = params.output.at[active.ids].get(mode="fill", fill_value=0)
+    rows = params.output.value.at[active.ids].get(mode="fill", fill_value=0)
     logits = jax_hidden(config, params, batch) @ rows.T
     loss = losses.sampled_softmax_loss(logits, active.targets, active.ids < n)
     num_labels = jnp.sum(active.targets < active.ids.size, axis=1)

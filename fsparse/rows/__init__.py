@@ -40,7 +40,7 @@ respect to the learning rate. A derivative allocates as the pure-JAX twin does,
 tables of float32 are folded into one call; the rest is mapped one by one.
 """
 
-from fsparse.rows.adagrad import (
+from fsparse.rows._adagrad import (
     AdagradState,
     RowwiseAdagradState,
     adagrad_init,
@@ -48,16 +48,16 @@ from fsparse.rows.adagrad import (
     rowwise_adagrad_init,
     rowwise_adagrad_update,
 )
-from fsparse.rows.adam import AdamState, adam_init, adam_update
-from fsparse.rows.exact_adam import (
+from fsparse.rows._adam import AdamState, adam_init, adam_update
+from fsparse.rows._exact_adam import (
     ExactAdamState,
     exact_adam_catch_up,
     exact_adam_flush,
     exact_adam_init,
     exact_adam_update,
 )
-from fsparse.rows.norm import global_norm, sum_squares
-from fsparse.rows.optimizers import (
+from fsparse.rows._norm import global_norm, sum_squares
+from fsparse.rows._optimizers import (
     RowOptimizer,
     adagrad,
     adam,
@@ -65,7 +65,7 @@ from fsparse.rows.optimizers import (
     rowwise_adagrad,
     sgd,
 )
-from fsparse.rows.sgd import (
+from fsparse.rows._sgd import (
     MomentumState,
     SgdState,
     add_rows,

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from fsparse import _checks
-from fsparse.row_grad import RowGrad
+from fsparse.row_gradients import RowGrad
 
 Array = jax.Array
 Scalar = Array | float

@@ -6,11 +6,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from fsparse.row_grad import RowGrad
-from fsparse.rows import adagrad as _adagrad
-from fsparse.rows import adam as _adam
-from fsparse.rows import exact_adam as _exact_adam
-from fsparse.rows import sgd as _sgd
+from fsparse.row_gradients import RowGrad
+from fsparse.rows import _adagrad, _adam, _exact_adam, _sgd
 from fsparse.rows._inputs import Array, Scalar
 
 Rate = Scalar | Callable[[Array], Scalar]

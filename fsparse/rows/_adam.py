@@ -5,9 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fsparse import _checks
-from fsparse.row_grad import RowGrad
-from fsparse.rows import _ops
+from fsparse import _checks, _row_ops
+from fsparse.row_gradients import RowGrad
 from fsparse.rows._inputs import (
     Array,
     Scalar,
@@ -119,5 +118,5 @@ def adam_update(
     biases = {"bias1": bias(b1, count), "bias2": bias(b2, count)}
     hyper = constants(fn, **rates, **biases, weight_decay=weight_decay)
     seed = seed_of(state.key, state.count)
-    table, mu, nu = _ops.adam_rows(*arrays, hyper, seed, table, mu, nu)
+    table, mu, nu = _row_ops.adam_rows(*arrays, hyper, seed, table, mu, nu)
     return table, AdamState(mu, nu, count, state.key)

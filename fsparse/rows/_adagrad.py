@@ -5,9 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fsparse import _checks
-from fsparse.row_grad import RowGrad
-from fsparse.rows import _ops
+from fsparse import _checks, _row_ops
+from fsparse.row_gradients import RowGrad
 from fsparse.rows._inputs import (
     Array,
     Scalar,
@@ -111,7 +110,7 @@ def adagrad_update(
         fn, learning_rate=learning_rate, eps=eps, weight_decay=weight_decay
     )
     seed = seed_of(state.key, state.count)
-    table, acc = _ops.adagrad_rows(*arrays, hyper, seed, table, acc)
+    table, acc = _row_ops.adagrad_rows(*arrays, hyper, seed, table, acc)
     return table, AdagradState(acc, state.count + 1, state.key)
 
 
@@ -196,5 +195,5 @@ def rowwise_adagrad_update(
         fn, learning_rate=learning_rate, eps=eps, weight_decay=weight_decay
     )
     seed = seed_of(state.key, state.count)
-    table, acc = _ops.rowwise_adagrad_rows(*arrays, hyper, seed, table, acc)
+    table, acc = _row_ops.rowwise_adagrad_rows(*arrays, hyper, seed, table, acc)
     return table, RowwiseAdagradState(acc, state.count + 1, state.key)

@@ -5,9 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fsparse import _checks
-from fsparse.row_grad import RowGrad
-from fsparse.rows import _ops
+from fsparse import _checks, _row_ops
+from fsparse.row_gradients import RowGrad
 from fsparse.rows._inputs import (
     Array,
     Scalar,
@@ -55,7 +54,7 @@ def add_rows(
             f"{_checks.aval(table)}, key: None. Pass key=jax.random.key(step)."
         )
     hyper = -constants(fn, scale=scale, weight_decay=0.0)
-    return _ops.sgd_rows(*arrays, hyper, _seed_of(fn, key), table)[0]
+    return _row_ops.sgd_rows(*arrays, hyper, _seed_of(fn, key), table)[0]
 
 
 def _seed_of(fn: str, key: Array | None) -> Array:
@@ -136,7 +135,7 @@ def sgd_update(
     arrays, (table,) = check(fn, grad, table)
     hyper = constants(fn, learning_rate=learning_rate, weight_decay=weight_decay)
     seed = seed_of(state.key, state.count)
-    (table,) = _ops.sgd_rows(*arrays, hyper, seed, table)
+    (table,) = _row_ops.sgd_rows(*arrays, hyper, seed, table)
     return table, SgdState(state.count + 1, state.key)
 
 
@@ -229,5 +228,5 @@ def momentum_update(
     rates = {"learning_rate": learning_rate, "decay": decay, "nesterov": nesterov}
     hyper = constants(fn, **rates, weight_decay=weight_decay)
     seed = seed_of(state.key, state.count)
-    table, trace = _ops.momentum_rows(*arrays, hyper, seed, table, trace)
+    table, trace = _row_ops.momentum_rows(*arrays, hyper, seed, table, trace)
     return table, MomentumState(trace, state.count + 1, state.key)

@@ -17,9 +17,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fsparse import _checks
-from fsparse.row_grad import RowGrad
-from fsparse.rows import _ops
+from fsparse import _checks, _row_ops
+from fsparse.row_gradients import RowGrad
 from fsparse.rows._inputs import (
     Array,
     Scalar,
@@ -146,7 +145,7 @@ def exact_adam_update(
     biases = {"bias1": bias(b1, count), "bias2": bias(b2, count)}
     hyper = constants(fn, **rates, **biases, max_terms=_max_terms(state))
     seed = seed_of(state.key, state.count)
-    tables = _ops.exact_adam_rows(
+    tables = _row_ops.exact_adam_rows(
         *arrays, hyper, _history(state), state.count[None], seed, *tables
     )
     slot = count % state.rates.shape[0]
@@ -254,7 +253,7 @@ def _catch_up(
     hyper = jnp.append(state.decay, _max_terms(state))
     # Not the bits of the update that follows, which rounds the same rows.
     seed = seed_of(state.key.at[1].set(~state.key[1]), state.count)
-    return _ops.adam_catch_up(
+    return _row_ops.adam_catch_up(
         ids, hyper, _history(state), state.count[None], seed, *tables
     )
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from fsparse import _checks
 from fsparse._call import vary_together
-from fsparse.matmul import scatter_op
+from fsparse._row_ops import sgd_rows
 from fsparse.reference import valid
 
 Array = jax.Array
@@ -121,11 +121,10 @@ class RowGrad:
 
     def to_dense(self) -> Array:
         """The dense gradient ``f32[n, d]`` that ``jax.grad`` gives, newly allocated."""
-        is_padding = ~valid(self.source, self.x.shape[0])
-        ids = jnp.where(is_padding, self.num_rows, self.ids)
-        x = self.x[jnp.where(is_padding, 0, self.source)]
-        operands = vary_together(self.scale[:, None, None], x[:, None], ids[:, None])
-        return scatter_op(*operands, num_rows=self.num_rows)[0]
+        zeros = jnp.zeros(self.shape, jnp.float32)
+        seed = jnp.zeros(2, jnp.uint32)  # of a rounding that f32 does not need
+        factors = self.ids, self.scale, self.source, self.x
+        return sgd_rows(*factors, jnp.array([-1, 0], jnp.float32), seed, zeros)[0]
 
 
 def row_grad(

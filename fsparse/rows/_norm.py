@@ -5,9 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fsparse import reference
-from fsparse.row_grad import RowGrad
-from fsparse.rows import _ops
+from fsparse import _row_ops, reference
+from fsparse.row_gradients import RowGrad
 from fsparse.rows._inputs import Array, check_grad
 
 
@@ -35,7 +34,7 @@ def sum_squares(grad: RowGrad) -> Array:
     """
     arrays = check_grad("sum_squares", grad)
     num_rows = jnp.full(1, grad.num_rows, jnp.int32)
-    return _ops.sum_squares(*arrays, num_rows)[0][0]
+    return _row_ops.sum_squares(*arrays, num_rows)[0][0]
 
 
 def global_norm(grads: Any) -> Array:
