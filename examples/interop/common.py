@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,15 +27,16 @@ class Documents(NamedTuple):
     active: ActiveSet  # of all labels, those of the batch among them
 
 
+@partial(jax.jit, static_argnums=1)
 def documents(key: Array, batch_size: int) -> Documents:
     """Four words that the label is known by, and two that any document may have.
 
     The active set has the labels of the batch, and as many negatives.
     """
-    of_label, of_own, of_noise, of_negatives = jax.random.split(key, 4)
-    labels = jax.random.randint(of_label, (batch_size, 1), 0, NUM_LABELS)
-    own = jax.random.randint(of_own, (batch_size, 4), 0, WORDS_OF_LABEL)
-    noise = jax.random.randint(of_noise, (batch_size, 2), 0, NUM_WORDS)
+    of_words, of_negatives = jax.random.split(key)
+    below = jnp.array([NUM_LABELS, *4 * [WORDS_OF_LABEL], *2 * [NUM_WORDS]])
+    drawn = jax.random.randint(of_words, (batch_size, 7), 0, below)
+    labels, own, noise = jnp.split(drawn, [1, 5], axis=1)
     words = jnp.concatenate([labels * WORDS_OF_LABEL + own, noise], axis=1)
     active = shared_active_set(
         of_negatives, labels, num_rows=NUM_LABELS, num_negatives=batch_size

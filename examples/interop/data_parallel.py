@@ -17,18 +17,17 @@ import jax
 import jax.numpy as jnp
 import optax
 from common import NUM_LABELS, NUM_WORDS, difference, documents, make_parser, report
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import fsparse
 
-D = 32
-SHARED, SHARDED = PartitionSpec(), PartitionSpec("data")
+D, SHARED, SHARDED = 32, PartitionSpec(), PartitionSpec("data")
 transforms = {"tables": fsparse.rows.sgd(20.0), "dense": optax.adam(1e-3)}
 optimizer = fsparse.multi_transform(transforms)
 
 
 def init(key):
-    """Parameters and the optimizer's state, on one device."""
+    """Parameters and the optimizer's state."""
     params = {
         "embedding": fsparse.Table(0.3 * jax.random.normal(key, (NUM_WORDS, D))),
         "hidden": jnp.eye(D),
@@ -62,7 +61,8 @@ def train(num_devices, keys):
         words, _, active = documents(key, 256)
         return sharded(params, state, words, active.targets, active.ids)
 
-    (params, state), losses = init(jax.random.key(0)), []
+    everywhere = NamedSharding(mesh, SHARED)  # so that no step compiles anew
+    (params, state), losses = jax.device_put(init(jax.random.key(0)), everywhere), []
     for key in keys:
         params, state, loss = train_step(params, state, key)
         losses.append(loss)
