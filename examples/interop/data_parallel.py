@@ -65,7 +65,7 @@ def train(num_devices, keys):
     (params, state), losses = jax.device_put(init(jax.random.key(0)), everywhere), []
     for key in keys:
         params, state, loss = train_step(params, state, key)
-        losses.append(loss)
+        losses.append(loss.block_until_ready())  # devices on one CPU must not overlap
     return params, losses
 
 

@@ -64,7 +64,7 @@ def run_on(num_devices, carry, keys, words):
     specs = jax.tree.map(lambda x: BY_ROWS if x.ndim == 2 else WHOLE, carry)
     ins, outs = (specs, WHOLE, WHOLE), (specs[0], WHOLE, SIDE_BY_SIDE, SIDE_BY_SIDE)
     sharded = jax.shard_map(run, mesh=mesh, in_specs=ins, out_specs=outs)
-    return jax.jit(sharded)(carry, keys, words)
+    return jax.device_get(jax.jit(sharded)(carry, keys, words))
 
 
 args = make_parser(__file__, __doc__, steps=100).parse_args()
