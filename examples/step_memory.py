@@ -9,7 +9,7 @@ XLA is asked for the memory it has planned:
   dense        the same two losses, by jax.value_and_grad and optax.adam, with the same
                active neurons: gradients and updates are as large as the tables
 
-Beside XLA's plan, the custom calls use 24 bytes for each occurrence of a row to group
+Beside XLA's plan, the custom calls use 32 bytes for each occurrence of a row to group
 them by row; it is counted in what is printed.
 
 Example:
@@ -29,7 +29,7 @@ import optax
 import fsparse
 from fsparse import Table, rows
 
-_GROUPING_BYTES = 24  # of ffi/group.cc, for each id
+_GROUPING_BYTES = 32  # of ffi/group.cc, at most, for each id
 
 
 class Shape(NamedTuple):

@@ -54,6 +54,9 @@ def value_and_grad(
 
     Nothing aliases. Temporaries: ``12`` bytes for each id read, and the inputs and
     cotangents of each read; with ids shared by ``b`` examples, the rows' gradients.
+    All gradients wait for all reads, those of ``aux`` too, so that an update in the
+    same program overwrites a donated table without a copy.
+
     The results are differentiable, and the functions returned compose with ``jit``,
     ``vmap``, ``scan``, ``grad`` and ``shard_map``.
 
