@@ -35,7 +35,9 @@ def accumulate(
       TypeError: if ``num_parts`` is no static integer.
       ValueError: if it is below 1, or does not divide a leading axis.
 
-    The parts run in a ``scan``: temporaries are those of one part.
+    The parts run in a ``scan``: temporaries are those of one part. Every array of the
+    batch is split, and all that the function returns beside row gradients is averaged:
+    close over keys and shared active sets, and return no ids as ``aux``.
 
     Example:
       >>> import jax.numpy as jnp
