@@ -29,7 +29,8 @@ def _hold(num_held: int) -> Callable[..., tuple[Any, ...]]:
         return tuple(jax.lax.optimization_barrier(operands)[:num_held])
 
     def batch(size: int, batched: list[bool], *operands: Array) -> tuple[Array, ...]:
-        held = map(_batching.spread, [size] * num_held, batched, operands)
+        sizes = [size] * num_held  # the shortest: only what is held is spread
+        held = map(_batching.spread, sizes, batched, operands)
         return op(*held, *operands[num_held:])
 
     def jvp(primals: tuple[Array, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
@@ -41,9 +42,7 @@ def _hold(num_held: int) -> Callable[..., tuple[Any, ...]]:
             jax.ShapeDtypeStruct(x.shape, x.dtype) for x in operands[:num_held]
         ],
         twin,
-        batch=lambda size, batched, *operands: batch(
-            size, batched[:num_held], *operands
-        ),
+        batch=batch,
         jvp=jvp,
         aliases={i: i for i in range(num_held)},
     )

@@ -184,6 +184,20 @@ def test_argnums_and_aux(argnums):
     assert_close((dense(only), same_aux), (want_grads, want_aux))
 
 
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_aux_may_hold_keys_and_constants(wrap):
+    """An update waits for aux, too, whatever types it has."""
+
+    def loss(p, key):
+        aux = {"key": jax.random.split(key)[1], "rate": 0.5, "flag": True}
+        return jnp.sum(embedding_bag(p["t"], IDS)), aux
+
+    key = jax.random.key(3)
+    (_, aux), _ = wrap(value_and_grad(loss, has_aux=True))(tables(PARAMS), key)
+    assert (aux["rate"], aux["flag"]) == (0.5, True)
+    assert aux["key"] == jax.random.split(key)[1]
+
+
 def test_arguments_that_are_not_differentiated_may_be_anything():
     def loss(p, name, *, scale):
         return scale[name] * jnp.sum(embedding_bag(p["t"], IDS))
