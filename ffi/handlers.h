@@ -24,6 +24,11 @@ XLA_FFI_DECLARE_HANDLER_SYMBOL(FsparseExactAdamRows);
 XLA_FFI_DECLARE_HANDLER_SYMBOL(FsparseAdamCatchUp);
 XLA_FFI_DECLARE_HANDLER_SYMBOL(FsparseSumSquares);
 XLA_FFI_DECLARE_HANDLER_SYMBOL(FsparseDenseTopK);
+XLA_FFI_DECLARE_HANDLER_SYMBOL(FsparseSampledTopK);
+XLA_FFI_DECLARE_HANDLER_SYMBOL(FsparseBuildBuckets);
+XLA_FFI_DECLARE_HANDLER_SYMBOL(FsparseMoveRows);
+XLA_FFI_DECLARE_HANDLER_SYMBOL(FsparseInsertEntries);
+XLA_FFI_DECLARE_HANDLER_SYMBOL(FsparseVote);
 XLA_FFI_DECLARE_HANDLER_SYMBOL(FsparseHold);
 
 namespace ffi = ::xla::ffi;
@@ -34,6 +39,7 @@ using F32R3 = ffi::BufferR3<ffi::F32>;
 using S32R1 = ffi::BufferR1<ffi::S32>;
 using S32R2 = ffi::BufferR2<ffi::S32>;
 using U32R1 = ffi::BufferR1<ffi::U32>;
+using U16R2 = ffi::BufferR2<ffi::U16>;
 
 struct Size {
   const char* what;

@@ -31,6 +31,11 @@ nb::dict Registrations() {
   table["fsparse_sum_squares"] = Capsule(FsparseSumSquares);
   table["fsparse_hold"] = Capsule(FsparseHold);
   table["fsparse_dense_top_k"] = Capsule(FsparseDenseTopK);
+  table["fsparse_sampled_top_k"] = Capsule(FsparseSampledTopK);
+  table["fsparse_build_buckets"] = Capsule(FsparseBuildBuckets);
+  table["fsparse_move_rows"] = Capsule(FsparseMoveRows);
+  table["fsparse_insert_entries"] = Capsule(FsparseInsertEntries);
+  table["fsparse_vote"] = Capsule(FsparseVote);
   return table;
 }
 

@@ -2,7 +2,7 @@
 
 from importlib.metadata import version as _version
 
-from fsparse import checkpoint, data, metrics, rows
+from fsparse import checkpoint, data, lsh, metrics, rows
 from fsparse.accumulate import accumulate, clip_by_global_norm
 from fsparse.differentiate import grad, value_and_grad
 from fsparse.losses import sampled_softmax_loss
@@ -23,7 +23,7 @@ from fsparse.row_gradients import RowGrad, row_grad
 from fsparse.rows import global_norm
 from fsparse.sampling import ActiveSet, shared_active_set
 from fsparse.table import Table
-from fsparse.topk import dense_top_k
+from fsparse.topk import dense_top_k, sampled_top_k
 
 __version__ = _version("fsparse")
 
@@ -42,12 +42,14 @@ __all__ = [
     "gather_matmul",
     "global_norm",
     "grad",
+    "lsh",
     "metrics",
     "multi_transform",
     "row_grad",
     "rows",
     "sampled_matmul",
     "sampled_softmax_loss",
+    "sampled_top_k",
     "scatter_outer",
     "shared_active_set",
     "skip_nonfinite",

@@ -379,3 +379,17 @@ def dense_top_k(x: Array, w: Array, k: int) -> tuple[Array, Array]:
     scores = jnp.pad(scores, ((0, 0), (0, k)), constant_values=-jnp.inf)
     best, ids = jax.lax.top_k(scores, k)
     return best, jnp.where(jnp.isneginf(best), n, ids).astype(jnp.int32)
+
+
+def sampled_top_k(x: Array, w: Array, ids: Array, k: int) -> tuple[Array, Array]:
+    """The ``k`` largest of ``x[i] . w[ids[i, j]]`` and their ids, best first.
+
+    Equal scores in the order of ``ids``. Padding, NaN and -inf are no candidates.
+    """
+    (scores,) = sampled_matmul(x[:, None], w, ids)
+    is_row = valid(ids, w.shape[0]) & (scores[:, 0] > -jnp.inf)
+    scores = jnp.where(is_row, scores[:, 0], -jnp.inf)
+    scores = jnp.pad(scores, ((0, 0), (0, k)), constant_values=-jnp.inf)
+    best, at = jax.lax.top_k(scores, k)
+    ids = jnp.take_along_axis(jnp.pad(ids, ((0, 0), (0, k))), at, axis=1)
+    return best, jnp.where(best > -jnp.inf, ids, w.shape[0])

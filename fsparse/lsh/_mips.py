@@ -1,0 +1,2 @@
+class Mips: pass
+mips_queries=mips_rows=None
