@@ -1,2 +1,0 @@
-class Mips: pass
-mips_queries=mips_rows=None
