@@ -2,7 +2,7 @@
 
 from importlib.metadata import version as _version
 
-from fsparse import checkpoint, data, metrics, rows
+from fsparse import checkpoint, data, lsh, metrics, rows
 from fsparse.accumulate import accumulate, clip_by_global_norm
 from fsparse.differentiate import grad, value_and_grad
 from fsparse.losses import sampled_softmax_loss
@@ -42,6 +42,7 @@ __all__ = [
     "gather_matmul",
     "global_norm",
     "grad",
+    "lsh",
     "metrics",
     "multi_transform",
     "row_grad",
