@@ -1,6 +1,8 @@
 """Several hashes as the code of one table."""
 
 from functools import reduce
+from numbers import Real
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +20,17 @@ def require_sizes(fn: str, **sizes: int) -> None:
     """Sizes that must be at least 1, ``num_bits`` among them."""
     _checks.require_count(fn, 1, **sizes)
     require_at_most(fn, MAX_BITS, **{k: v for k, v in sizes.items() if k == "num_bits"})
+
+
+def require_positive(fn: str, most: float, **values: Any) -> None:
+    """Static numbers in ``(0, most]``."""
+    for name, x in values.items():
+        if not isinstance(x, Real):
+            raise TypeError(
+                f"{fn}: {name} must be a static number; got {type(x).__name__}."
+            )
+        if not 0 < float(x) <= most:
+            raise ValueError(f"{fn}: {name} must be in (0, {most:g}]; got {x}.")
 
 
 def seeds(key: Array) -> Array:

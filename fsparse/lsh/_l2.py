@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from fsparse.lsh._codes import Family
 from fsparse.lsh._inputs import Rows
-from fsparse.lsh._join import joined, require_sizes
+from fsparse.lsh._join import joined, require_positive, require_sizes
 from fsparse.lsh._projections import project
 
 Array = jax.Array
@@ -75,7 +75,8 @@ def l2(
 
     Raises:
       TypeError: if a size is no static integer.
-      ValueError: if a size is out of range, or ``width`` is not positive and finite.
+      ValueError: if a size is out of range, or ``width`` is not in
+        ``(0, 2**31)``.
 
     Nothing aliases.
 
@@ -90,11 +91,10 @@ def l2(
     require_sizes(
         fn, dim=dim, num_tables=num_tables, num_hashes=num_hashes, num_bits=num_bits
     )
-    if not 0 < width < float("inf"):
-        raise ValueError(f"{fn}: width must be positive and finite; got {width}.")
+    require_positive(fn, LARGEST, width=width)
     along, by = jax.random.split(key)
     m = num_tables * num_hashes
-    directions = jax.random.normal(along, (dim, m), jnp.float32) / width
+    directions = jax.random.normal(along, (dim, m), jnp.float32) / float(width)
     shifts = jax.random.uniform(by, (m,), jnp.float32)
     sizes = int(dim), int(num_tables), int(num_hashes), int(num_bits)
     return L2(*sizes, directions, shifts)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from fsparse.lsh._codes import Family
 from fsparse.lsh._inputs import Rows, densified
-from fsparse.lsh._join import require_sizes
+from fsparse.lsh._join import require_positive, require_sizes
 from fsparse.lsh._probing import best_flips
 from fsparse.lsh._projections import project, rotate
 
@@ -137,14 +137,13 @@ def simhash(
     require_sizes(fn, dim=dim, num_tables=num_tables, num_bits=num_bits)
     if kind not in KINDS:
         raise ValueError(f"{fn}: kind must be one of {', '.join(KINDS)}; got {kind}.")
-    if not 0 < density <= 1:
-        raise ValueError(f"{fn}: density must be in (0, 1]; got {density}.")
+    require_positive(fn, 1, density=density)
     sizes = int(dim), int(num_tables), int(num_bits)
     if kind == "hadamard":
         return HadamardSimHash(*sizes, _rotations(key, *sizes))
     shape = dim, num_tables * num_bits
     draw: Callable[..., Array] = _gaussian if kind == "dense" else _ternary
-    return SimHash(*sizes, draw(key, shape, density))
+    return SimHash(*sizes, draw(key, shape, float(density)))
 
 
 def _gaussian(key: Array, shape: tuple[int, ...], density: float) -> Array:
