@@ -11,11 +11,11 @@ import jax.numpy as jnp
 
 from fsparse import _checks
 from fsparse._call import vary_over, vary_together, varying_axes
-from fsparse.lsh._inputs import Rows, clean, num_rows, open_rows
+from fsparse.lsh._inputs import BLOCK_ROWS, Rows, block_of, clean, num_rows, open_rows
 
 Array = jax.Array
 
-BLOCK_ROWS, BLOCK_FLOATS = 4096, 2**22
+BLOCK_FLOATS = 2**22
 
 
 class Family:
@@ -171,8 +171,7 @@ def _by_blocks(
 
     def step(i: Array, out: Array) -> Array:
         start = jnp.minimum(i * size, b - size)
-        cut = lambda a: jax.lax.dynamic_slice_in_dim(a, start, size)  # noqa: E731
-        block = hash_rows(clean(jax.tree.map(cut, x), family.dim))
+        block = hash_rows(clean(block_of(x, start, size), family.dim))
         return jax.lax.dynamic_update_slice_in_dim(out, block, start, axis=0)
 
     return jax.lax.fori_loop(0, -(-b // size), step, out)

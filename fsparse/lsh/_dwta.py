@@ -70,7 +70,9 @@ class Dwta(Family):
         def compete(slot: Array, leaders: tuple[Array, Array]) -> tuple[Array, Array]:
             best, winner = leaders
             challenger = values[self.members[:, slot]]
-            winner = jnp.where(challenger > best, slot.astype(jnp.int32), winner)
+            winner = jnp.where(
+                challenger > best, jnp.asarray(slot, winner.dtype), winner
+            )
             return jnp.maximum(best, challenger), winner
 
         start = _filled(shape, -jnp.inf, values), _filled(shape, 0, self.members)

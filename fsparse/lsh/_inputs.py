@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from fsparse import _checks
+from fsparse.matmul import take_rows
 from fsparse.reference import valid
 
 Array = jax.Array
@@ -25,6 +26,8 @@ class SparseRows(NamedTuple):
     ids: Array  # i32[b, s]
     values: Array  # f32[b, s] or bf16[b, s]
 
+
+BLOCK_ROWS = 4096
 
 Rows: TypeAlias = Array | SparseRows
 
@@ -58,6 +61,22 @@ def _open_sparse(fn: str, x: SparseRows) -> SparseRows:
 def num_rows(x: Rows) -> int:
     """``b``."""
     return (x.ids if isinstance(x, SparseRows) else x).shape[0]
+
+
+def block_of(x: Rows, start: Array, size: int) -> Rows:
+    """Rows ``start, ..., start + size - 1``, of which there are as many."""
+    if not isinstance(x, SparseRows):
+        return rows_at(x, start, size)
+    ids = jax.lax.dynamic_slice_in_dim(x.ids, start, size)
+    return SparseRows(ids, rows_at(x.values, start, size))
+
+
+def rows_at(x: Array, start: Array, size: int) -> Array:
+    """Rows from ``start`` on as f32, zeros beyond the last.
+
+    By an op that reads bf16 where it lies: XLA on CPU would widen all of it first.
+    """
+    return take_rows(x, start.astype(jnp.int32) + jnp.arange(size, dtype=jnp.int32))
 
 
 def clean(x: Rows, dim: int) -> Rows:

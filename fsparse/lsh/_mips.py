@@ -1,11 +1,16 @@
 """From inner products to angles: rows made comparable by one shift and one scale."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from fsparse import _checks
+from fsparse._call import vary_over, varying_axes
+from fsparse.lsh._inputs import BLOCK_ROWS, rows_at
+from fsparse.reference import sqrt
 
 Array = jax.Array
 
@@ -48,8 +53,8 @@ def mips(rows: Array, center: bool = True, augment: bool = False) -> Mips:
       TypeError: if ``rows`` have another dtype.
       ValueError: if ``rows`` have not two axes.
 
-    Nothing aliases. Memory: nothing of the size of the rows. Differentiable almost
-    everywhere.
+    Nothing aliases. Both are constants, without gradients. Memory: a block of 4,096
+    rows at a time.
 
     Source: Neyshabur and Srebro, ICML 2015, section 4 (Simple-LSH).
 
@@ -60,12 +65,41 @@ augment=False)
     """
     fn = "mips"
     (rows,) = _opened(fn, rows=rows)
-    is_finite = jnp.all(jnp.isfinite(rows), axis=1, keepdims=True)
-    known = jnp.where(is_finite, rows, 0).astype(jnp.float32)
-    count = jnp.maximum(jnp.sum(is_finite, dtype=jnp.float32), 1)
-    middle = jnp.sum(known, axis=0) / count * bool(center)
-    lengths = jnp.where(is_finite[:, 0], _lengths(known - middle[None]), 0)
-    return Mips(middle, jnp.max(lengths, initial=0), bool(augment))
+    rows = jax.lax.stop_gradient(rows)
+    middle = _mean(rows) if center else jnp.zeros(rows.shape[1], jnp.float32)
+    return Mips(middle, _farthest(rows, middle), bool(augment))
+
+
+def _fold(rows: Array, start: Any, step: Callable[[Any, Array, Array], Any]) -> Any:
+    """A fold over blocks of rows: ``step(state, block, which rows are finite)``."""
+
+    def body(i: Array, state: Any) -> Any:
+        first = jnp.asarray(i, jnp.int32) * BLOCK_ROWS
+        block = rows_at(rows, first, BLOCK_ROWS)
+        is_row = first + jnp.arange(BLOCK_ROWS, dtype=jnp.int32) < rows.shape[0]
+        is_row &= jnp.all(jnp.isfinite(block), axis=1)
+        return step(state, jnp.where(is_row[:, None], block, 0), is_row)
+
+    start = jax.tree.map(lambda a: vary_over(a, varying_axes(rows)), start)
+    return jax.lax.fori_loop(0, -(-rows.shape[0] // BLOCK_ROWS), body, start)
+
+
+def _mean(rows: Array) -> Array:
+    def add(state: tuple[Array, Array], block: Array, is_row: Array) -> Any:
+        total, count = state
+        return total + jnp.sum(block, axis=0), count + jnp.sum(is_row, dtype=jnp.int32)
+
+    zeros = jnp.zeros(rows.shape[1], jnp.float32), jnp.int32(0)
+    total, count = _fold(rows, zeros, add)
+    return total / jnp.maximum(count, 1).astype(jnp.float32)
+
+
+def _farthest(rows: Array, middle: Array) -> Array:
+    def larger(radius: Array, block: Array, is_row: Array) -> Array:
+        lengths = jnp.where(is_row, _lengths(block - middle[None]), 0)
+        return jnp.maximum(radius, jnp.max(lengths))
+
+    return _fold(rows, jnp.float32(0), larger)
 
 
 def mips_rows(mips: Mips, rows: Array) -> Array:
@@ -103,7 +137,7 @@ def mips_rows(mips: Mips, rows: Array) -> Array:
     if not mips.augment:
         return unit
     rest = jnp.sum(unit**2, axis=1, keepdims=True)
-    return jnp.concatenate([unit, jnp.sqrt(jnp.maximum(1 - rest, 0))], axis=1)
+    return jnp.concatenate([unit, sqrt(jnp.maximum(1 - rest, 0))], axis=1)
 
 
 def mips_queries(mips: Mips, x: Array) -> Array:
@@ -153,4 +187,4 @@ def _require_dim(fn: str, mips: Mips, **arrays: Array) -> None:
 
 
 def _lengths(x: Array) -> Array:
-    return jnp.sqrt(jnp.sum(x**2, axis=1))
+    return sqrt(jnp.sum(x**2, axis=1))

@@ -152,13 +152,17 @@ def _gaussian(key: Array, shape: tuple[int, ...], density: float) -> Array:
 
 
 def _ternary(key: Array, shape: tuple[int, ...], density: float) -> Array:
-    signs, where = jax.random.split(key)
-    is_nonzero = jax.random.bernoulli(where, density, shape)
-    return jnp.where(is_nonzero, jax.random.rademacher(signs, shape, jnp.bfloat16), 0)
+    of_signs, where = jax.random.split(key)
+    is_zero = jax.random.uniform(where, shape, jnp.float32) >= density
+    return jnp.where(is_zero, 0, _signs(of_signs, shape)).astype(jnp.bfloat16)
 
 
 def _rotations(key: Array, dim: int, num_tables: int, num_bits: int) -> Array:
     n = 1 << (dim - 1).bit_length()
-    return jax.random.rademacher(
-        key, (-(-num_tables * num_bits // n), 3, n), jnp.float32
-    )
+    return _signs(key, (-(-num_tables * num_bits // n), 3, n))
+
+
+def _signs(key: Array, shape: tuple[int, ...]) -> Array:
+    """As ``jax.random.rademacher``, whose bits depend on ``jax_enable_x64``."""
+    is_one = jax.random.bits(key, shape, jnp.uint8) < 128
+    return jnp.where(is_one, jnp.float32(1), jnp.float32(-1))
