@@ -1,0 +1,77 @@
+"""Which bits to flip: the sets of least total cost, exactly.
+
+With costs in rising order, a set of ranks costs no less than every set it dominates:
+those got by lowering ranks and leaving some out. A set that dominates ``num_probes``
+others is never among the best, whatever the costs, so few sets are candidates.
+"""
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array
+
+
+def best_flips(margins: Array, num_probes: int) -> Array:
+    """``i32[..., num_probes]`` masks of bits, in rising order of total ``|margin|``.
+
+    Args:
+      margins: ``f32[..., k]``; bit ``i`` of a mask flips the one of margin ``i``.
+      num_probes: ``1 <= num_probes <= 2**k``.
+    """
+    bits = jnp.arange(margins.shape[-1], dtype=jnp.int32)
+    costs = jnp.nan_to_num(jnp.abs(margins), nan=jnp.inf)
+    costs, bits = jax.lax.sort((costs, jnp.broadcast_to(bits, costs.shape)), num_keys=1)
+    sets = candidates(margins.shape[-1], num_probes)
+    totals, masks = _of_sets(costs, bits, sets)
+    _, best = jax.lax.top_k(-totals, num_probes)
+    return jnp.take_along_axis(masks, best, axis=-1)
+
+
+def _of_sets(costs: Array, bits: Array, sets: np.ndarray) -> tuple[Array, Array]:
+    """The cost and the mask of every candidate, a rank at a time."""
+    shape = (*costs.shape[:-1], len(sets))
+    totals, masks = jnp.zeros(shape, jnp.float32), jnp.zeros(shape, jnp.int32)
+    for rank in range(sets.shape[1]):
+        is_in = sets[:, rank].reshape(*[1] * (len(shape) - 1), -1)
+        totals += jnp.where(is_in, costs[..., rank, None], 0)
+        masks += jnp.where(is_in, jnp.left_shift(1, bits[..., rank, None]), 0)
+    return totals, masks
+
+
+@cache
+def candidates(num_bits: int, num_probes: int) -> np.ndarray:
+    """``bool[c, num_bits]``: the sets of ranks that may be among the best."""
+    frontier: list[tuple[int, ...]] = [()]
+    found = set(frontier)
+    while frontier:
+        above = {s for ranks in frontier for s in _covers(ranks, num_bits)} - found
+        frontier = [s for s in above if num_dominated(s) <= num_probes]
+        found.update(frontier)
+    order = sorted(found, key=lambda ranks: (num_dominated(ranks), ranks))
+    return np.array([[r + 1 in ranks for r in range(num_bits)] for ranks in order])
+
+
+def _covers(ranks: tuple[int, ...], num_bits: int) -> list[tuple[int, ...]]:
+    """The next sets above: one rank raised by 1, or rank 1 put in."""
+    raised = [
+        (*ranks[:i], r + 1, *ranks[i + 1 :])
+        for i, r in enumerate(ranks)
+        if r < num_bits and r + 1 not in ranks
+    ]
+    return raised if 1 in ranks else [*raised, (1, *ranks)]
+
+
+@cache
+def num_dominated(ranks: tuple[int, ...]) -> int:
+    """How many sets cost no more than this one for certain, itself among them.
+
+    ``ways[v]`` counts the choices so far whose largest rank is ``v``, 0 for none.
+    """
+    ways = [1]
+    for r in ranks:
+        below = [sum(ways[:v]) for v in range(1, r + 1)]
+        ways = [ways[0], *below]
+    return sum(ways)

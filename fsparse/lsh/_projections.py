@@ -1,0 +1,44 @@
+"""Products of rows with random directions, for dense and sparse rows alike."""
+
+import jax
+import jax.numpy as jnp
+
+from fsparse.lsh._inputs import Rows, SparseRows
+from fsparse.matmul import embedding_bag, gather_matmul
+
+Array = jax.Array
+
+
+def project(x: Rows, directions: Array) -> Array:
+    """``x @ directions``: ``f32[b, m]`` of directions ``[dim, m]``.
+
+    By ops whose bits do not depend on the number of threads. Both read directions a
+    coordinate at a time, so one array serves dense and sparse rows.
+    """
+    if isinstance(x, SparseRows):
+        return embedding_bag(directions, x.ids, x.values)
+    every = jnp.arange(directions.shape[0], dtype=jnp.int32)
+    return gather_matmul(x, directions, every)
+
+
+def rotate(x: Array, signs: Array) -> Array:
+    """``H D3 H D2 H D1 x``, scaled as Gaussian directions are: ``f32[b, r, n]``.
+
+    Args:
+      x: ``f32[b, n]``, ``n`` a power of two.
+      signs: ``f32[r, 3, n]`` of +-1: a sign for each coordinate in each of 3 rounds.
+    """
+    y = x[:, None, :]
+    for i in range(3):
+        y = _walsh_hadamard(y * signs[None, :, i])
+    return y / x.shape[1]
+
+
+def _walsh_hadamard(x: Array) -> Array:
+    """``H x`` along the last axis by butterflies, ``H`` of +-1."""
+    shape, half = x.shape, 1
+    while half < shape[-1]:
+        a, b = jnp.moveaxis(x.reshape(*shape[:-1], -1, 2, half), -2, 0)
+        x = jnp.stack([a + b, a - b], axis=-2)
+        half *= 2
+    return x.reshape(shape)
