@@ -31,6 +31,7 @@ nb::dict Registrations() {
   table["fsparse_sum_squares"] = Capsule(FsparseSumSquares);
   table["fsparse_hold"] = Capsule(FsparseHold);
   table["fsparse_dense_top_k"] = Capsule(FsparseDenseTopK);
+  table["fsparse_first_distinct"] = Capsule(FsparseFirstDistinct);
   return table;
 }
 
