@@ -67,6 +67,7 @@ def active_set(
     labels, *rest = _checked(fn, labels, candidates)
     _checks.require_count(fn, 1, num_rows=num_rows, size=size)
     _checks.require_rows_fit(fn, num_rows)
+    num_rows, size = int(num_rows), int(size)
     shared = not rest or rest[0].ndim == 1
     sets = 1 if shared else labels.shape[0]
     ours = labels.reshape(sets, labels.size // max(sets, 1))

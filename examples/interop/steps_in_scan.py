@@ -13,8 +13,10 @@ import jax.numpy as jnp
 from common import NUM_LABELS, NUM_WORDS, documents, make_parser, report
 
 import fsparse
+from fsparse import samplers
 
 N, D = 100_000, 64  # rows and width of both tables
+negatives = samplers.uniform(N)
 optimizer = fsparse.multi_transform({"tables": fsparse.rows.adam(0.02)})
 
 
@@ -35,7 +37,7 @@ def loss_fn(params, words, active):
     """Softmax over the active rows."""
     bag = fsparse.embedding_bag(params["embedding"], words)
     logits = fsparse.sampled_matmul(bag, params["output"], active.ids)
-    return fsparse.sampled_softmax_loss(logits, active.targets, active.ids < N).mean()
+    return fsparse.sampled_softmax_loss(logits, active.targets, active.is_active).mean()
 
 
 def train_step(carry, key):
@@ -43,7 +45,8 @@ def train_step(carry, key):
     params, state = carry
     words, labels = wide_batch(key)
     key = jax.random.fold_in(key, 1)
-    active = fsparse.shared_active_set(key, labels, num_rows=N, num_negatives=256)
+    query = samplers.Query(labels)
+    active = fsparse.sample_active_set(negatives, key, query, size=512)
     loss, grads = fsparse.value_and_grad(loss_fn)(params, words, active)
     return optimizer.step(params, state, grads), loss
 
