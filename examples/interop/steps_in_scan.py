@@ -13,10 +13,9 @@ import jax.numpy as jnp
 from common import NUM_LABELS, NUM_WORDS, documents, make_parser, report
 
 import fsparse
-from fsparse import samplers
 
 N, D = 100_000, 64  # rows and width of both tables
-negatives = samplers.uniform(N)
+negatives = fsparse.samplers.uniform(N)
 optimizer = fsparse.multi_transform({"tables": fsparse.rows.adam(0.02)})
 
 
@@ -45,7 +44,7 @@ def train_step(carry, key):
     params, state = carry
     words, labels = wide_batch(key)
     key = jax.random.fold_in(key, 1)
-    query = samplers.Query(labels)
+    query = fsparse.samplers.Query(labels)
     active = fsparse.sample_active_set(negatives, key, query, size=512)
     loss, grads = fsparse.value_and_grad(loss_fn)(params, words, active)
     return optimizer.step(params, state, grads), loss
