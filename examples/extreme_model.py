@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import optax
 
 import fsparse
-from fsparse import ActiveSet, Optimizer, Table, rows
+from fsparse import ActiveSet, Optimizer, Table, rows, samplers
 from fsparse.data import Batch
 
 Array = jax.Array
@@ -32,7 +32,7 @@ class Config(NamedTuple):
     table_dtype: str = "float32"  # of both tables and their moments, or "bfloat16"
     scale: float = 12.0  # length of h: the largest logit of a unit row
     batch_size: int = 256
-    num_negatives: int = 4096  # uniform draws a batch
+    num_negatives: int = 4096  # distinct rows a batch, uniform
     label_capacity: int = 16  # labels kept of a training example
     feature_capacity: int = 512  # features kept of an example, the largest weights
     min_count: int = 1  # rarer features of the training set are left out
@@ -128,11 +128,8 @@ def train_step(
     key, dropout_key, negatives_key = jax.random.split(state.key, 3)
     weights = _dropout(config.feature_dropout, dropout_key, batch.feature_weights)
     batch = batch._replace(feature_weights=weights)
-    active = fsparse.shared_active_set(
-        negatives_key,
-        batch.label_ids,
-        num_rows=state.params.output.shape[0],
-        num_negatives=config.num_negatives,
+    active = active_labels(
+        config, negatives_key, batch.label_ids, state.params.output.shape[0]
     )
     loss, grads = fsparse.value_and_grad(active_loss, argnums=1)(
         config, state.params, state.facts, active, batch
@@ -144,6 +141,18 @@ def train_step(
     return state, loss
 
 
+def active_labels(
+    config: Config, key: Array, label_ids: Array, num_labels: int
+) -> ActiveSet:
+    """The labels of the batch and uniform negatives, with room for all of them."""
+    size = label_ids.size + config.num_negatives
+    negatives = []
+    if config.num_negatives:
+        sampler, query = samplers.uniform(num_labels), samplers.Query(label_ids)
+        negatives = [sampler.sample(key, query, config.num_negatives, False)]
+    return fsparse.active_set(label_ids, *negatives, num_rows=num_labels, size=size)
+
+
 def active_loss(
     config: Config, params: Params, facts: LabelFacts, active: ActiveSet, batch: Batch
 ) -> Array:
@@ -151,11 +160,12 @@ def active_loss(
     n, m = facts.margin.shape[0], active.ids.shape[0]
     h = encode(config, params, batch)
     logits = fsparse.sampled_matmul(h, params.output, active.ids)
-    logits -= facts.log_q.at[active.ids].get(mode="fill", fill_value=0)
+    if m < n:  # else all labels are active, and the softmax is the full one
+        logits -= facts.log_q.at[active.ids].get(mode="fill", fill_value=0)
     margin = facts.margin.at[batch.label_ids].get(mode="fill", fill_value=0)
     example = jnp.arange(batch.label_ids.shape[0])[:, None]
     logits = logits.at[example, active.targets].add(-margin, mode="drop")
-    loss = fsparse.sampled_softmax_loss(logits, active.targets, active.ids < n)
+    loss = fsparse.sampled_softmax_loss(logits, active.targets, active.is_active)
     num_labels = jnp.sum(active.targets < m, axis=1)
     return jnp.sum(loss * num_labels) / jnp.maximum(jnp.sum(num_labels), 1)
 
@@ -214,15 +224,16 @@ def start_at_frequencies(
 ) -> State:
     """Biases at the labels' log frequencies, and the correction that goes with them.
 
-    A label is active if the batch has it or a negative draw hits it. Subtracting the
-    log of that probability makes the sampled softmax estimate the full one (Bengio and
-    Senecal 2008); `log_q` is the fraction of it that is applied.
+    A label is active if the batch has it, or if it is drawn as a negative, which it is
+    with probability `num_negatives / n`. Subtracting the log of the chance of either
+    makes the sampled softmax estimate the full one (Bengio and Senecal 2008); `log_q`
+    is the fraction of it that is applied.
     """
     n = counts.shape[0]
     frequency = (counts + 0.5) / jnp.sum(counts)
     labels_a_batch = jnp.sum(counts) / num_examples * config.batch_size
     log_missed = labels_a_batch * jnp.log1p(-jnp.minimum(frequency, 0.5))
-    log_missed += config.num_negatives * jnp.log1p(-1 / jnp.maximum(n, 2))
+    log_missed += jnp.log1p(-jnp.minimum(config.num_negatives / n, 1.0))
     log_q = config.log_q * jnp.log(-jnp.expm1(log_missed))
     bias = jnp.log(frequency) - jnp.mean(jnp.log(frequency))
     output = state.params.output.value

@@ -6,18 +6,20 @@ import jax
 import jax.numpy as jnp
 
 import fsparse
-from fsparse import Table, rows
+from fsparse import Table, rows, samplers
 
 N, D = 1_000_000, 64  # features, and labels; units of the hidden layer
+negatives = samplers.uniform(N)
 optimizer = fsparse.multi_transform({"tables": rows.sgd(20.0)})
 
 
 def loss_fn(params, key, feature_ids, label_ids):
-    """Cross-entropy among the labels of the batch and 1,024 random ones."""
-    active = fsparse.shared_active_set(key, label_ids, num_rows=N, num_negatives=1024)
+    """Cross-entropy among 1,280 labels: those of the batch, and random ones."""
+    query = samplers.Query(label_ids)
+    active = fsparse.sample_active_set(negatives, key, query, size=1280)
     h = fsparse.embedding_bag(params["embedding"], feature_ids)
     logits = fsparse.sampled_matmul(h, params["output"], active.ids)
-    return fsparse.sampled_softmax_loss(logits, active.targets, active.ids < N).mean()
+    return fsparse.sampled_softmax_loss(logits, active.targets, active.is_active).mean()
 
 
 @partial(jax.jit, donate_argnums=(0, 1))

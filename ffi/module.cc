@@ -36,6 +36,7 @@ nb::dict Registrations() {
   table["fsparse_move_rows"] = Capsule(FsparseMoveRows);
   table["fsparse_insert_entries"] = Capsule(FsparseInsertEntries);
   table["fsparse_vote"] = Capsule(FsparseVote);
+  table["fsparse_first_distinct"] = Capsule(FsparseFirstDistinct);
   return table;
 }
 

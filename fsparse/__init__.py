@@ -2,9 +2,11 @@
 
 from importlib.metadata import version as _version
 
-from fsparse import checkpoint, data, lsh, metrics, rows
+from fsparse import checkpoint, data, lsh, metrics, rows, samplers
 from fsparse.accumulate import accumulate, clip_by_global_norm
+from fsparse.active_sets import ActiveSet, active_set, sample_active_set
 from fsparse.differentiate import grad, value_and_grad
+from fsparse.distinct import first_distinct
 from fsparse.losses import sampled_softmax_loss
 from fsparse.matmul import (
     embedding_bag,
@@ -21,7 +23,6 @@ from fsparse.optimizer import (
 )
 from fsparse.row_gradients import RowGrad, row_grad
 from fsparse.rows import global_norm
-from fsparse.sampling import ActiveSet, shared_active_set
 from fsparse.table import Table
 from fsparse.topk import dense_top_k, sampled_top_k
 
@@ -34,11 +35,13 @@ __all__ = [
     "SkipState",
     "Table",
     "accumulate",
+    "active_set",
     "checkpoint",
     "clip_by_global_norm",
     "data",
     "dense_top_k",
     "embedding_bag",
+    "first_distinct",
     "gather_matmul",
     "global_norm",
     "grad",
@@ -47,11 +50,12 @@ __all__ = [
     "multi_transform",
     "row_grad",
     "rows",
+    "sample_active_set",
     "sampled_matmul",
     "sampled_softmax_loss",
     "sampled_top_k",
+    "samplers",
     "scatter_outer",
-    "shared_active_set",
     "skip_nonfinite",
     "take_rows",
     "value_and_grad",

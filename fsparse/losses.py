@@ -18,7 +18,7 @@ def sampled_softmax_loss(logits: Array, targets: Array, is_active: Array) -> Arr
       logits: ``f32[b, m]`` of the active set.
       targets: ``i32[b, l]`` columns of the labels, which must be active; anything
         outside ``[0, m)`` is padding.
-      is_active: ``bool[m]``, false for padding of the active set.
+      is_active: ``bool[m]`` or ``bool[b, m]``, false for padding of the active set.
 
     Returns:
       ``f32[b]`` in nats; 0 for an example without labels.
@@ -29,7 +29,7 @@ def sampled_softmax_loss(logits: Array, targets: Array, is_active: Array) -> Arr
 
     Values are not checked. A target at an inactive column counts with its logit, which
     the softmax's sum lacks: the loss is then no cross-entropy, and may be negative.
-    :func:`fsparse.shared_active_set` gives no such target.
+    :func:`fsparse.active_set` gives no such target.
 
     Nothing aliases. Differentiable to any order in ``logits``; gradients allocate
     ``f32[b, m]``.
@@ -56,7 +56,7 @@ def sampled_softmax_loss(logits: Array, targets: Array, is_active: Array) -> Arr
     )
     _checks.require(
         fn,
-        is_active.shape == logits.shape[1:],
+        is_active.shape in (logits.shape[1:], logits.shape),
         "is_active must have one entry for each column of logits",
         is_active=is_active,
         logits=logits,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 import fsparse
-from fsparse import RowGrad, losses, metrics, rows, sampling
+from fsparse import RowGrad, losses, metrics, rows
 
 f32, i32 = jnp.ones, partial(jnp.zeros, dtype=jnp.int32)
 X, W, V, IDS, SHARED = f32((3, 4)), f32((5, 4)), f32((3, 2)), i32((3, 2)), i32(2)
@@ -16,7 +16,6 @@ HUGE = jax.ShapeDtypeStruct((2**31 - 1, 4), jnp.float32)  # traced, never alloca
 T_IDS, T_SCALE, T_SOURCE = i32(6), f32(6), i32(6)
 GRAD = RowGrad(T_IDS, T_SCALE, T_SOURCE, X, num_rows=5)
 COUNTED = {"count": i32(()), "key": jnp.zeros(2, jnp.uint32)}
-KEY = jax.random.key(0)
 
 
 def on_row_grad(update, make_state):
@@ -94,9 +93,12 @@ CALLS = {
         ),
         PARTS,
     ),
-    "shared_active_set": (
-        partial(sampling.shared_active_set, KEY),
-        {"labels": IDS, "num_rows": 5, "num_negatives": 3},
+    "first_distinct": (fsparse.first_distinct, {"ids": IDS, "k": 2, "num_rows": 5}),
+    "active_set": (
+        lambda **args: fsparse.active_set(
+            args.pop("labels"), args.pop("candidates[0]"), **args
+        ),
+        {"labels": IDS, "candidates[0]": SHARED, "num_rows": 5, "size": 3},
     ),
     "sampled_softmax_loss": (
         losses.sampled_softmax_loss,
@@ -338,6 +340,24 @@ MISTAKES = [
         "is_active: bool[5], logits: f32[3,4].",
     ),
     (
+        "sampled_softmax_loss",
+        {"is_active": jnp.ones((4, 4), bool)},
+        ValueError,
+        "is_active must have one entry for each column of logits; got "
+        "is_active: bool[4,4], logits: f32[3,4].",
+    ),
+    *[
+        (
+            "active_set",
+            {"candidates[0]": x},
+            ValueError,
+            "candidates must all be i32[c], shared by the batch, or all i32[b, c], "
+            f"with a row for each row of labels; got labels: i32[3,2], candidates[0]: "
+            f"{aval(x)}.",
+        )
+        for x in (IDS[:2], i32((1, 4)))
+    ],
+    (
         "hits",
         {"labels": IDS[:2]},
         ValueError,
@@ -370,18 +390,15 @@ MISTAKES = [
         ValueError,
         "num_rows must be at least 0; got -1.",
     ),
-    (
-        "shared_active_set",
-        {"num_rows": 0},
-        ValueError,
-        "num_rows must be at least 1; got 0.",
-    ),
-    (
-        "shared_active_set",
-        {"num_negatives": -1},
-        ValueError,
-        "num_negatives must be at least 0; got -1.",
-    ),
+    *[
+        (name, {arg: 0}, ValueError, f"{arg} must be at least 1; got 0.")
+        for name, arg in [
+            ("first_distinct", "k"),
+            ("first_distinct", "num_rows"),
+            ("active_set", "size"),
+            ("active_set", "num_rows"),
+        ]
+    ],
     *[
         (name, changed, ValueError, "fewer than 2**31 - 1 rows")
         for name, changed in [
@@ -392,7 +409,8 @@ MISTAKES = [
             ("embedding_bag", {"table": HUGE}),
             ("dense_top_k", {"w": HUGE}),
             ("sgd_update", {"table": HUGE}),
-            ("shared_active_set", {"num_rows": 2**31 - 1}),
+            ("first_distinct", {"num_rows": 2**31 - 1}),
+            ("active_set", {"num_rows": 2**31 - 1}),
         ]
     ],
 ]

@@ -121,14 +121,14 @@ def test_centroid_of_a_label_without_examples_is_zero():
 def test_start_at_frequencies():
     """The chance to be active is that of sampling with these frequencies."""
     counts, num_examples = np.array([40, 3, 1, 0, 16]), 50
-    config = CONFIG._replace(num_negatives=7, log_q=0.5, batch_size=10)
+    config = CONFIG._replace(num_negatives=3, log_q=0.5, batch_size=10)
     state = extreme_model.init(config, 4, 5, 0)
     started = extreme_model.start_at_frequencies(
         config, state, jnp.asarray(counts, jnp.float32), num_examples
     )
     frequency = (counts + 0.5) / counts.sum()
     labels_a_batch = counts.sum() / num_examples * 10
-    missed = (1 - np.minimum(frequency, 0.5)) ** labels_a_batch * (1 - 1 / 5) ** 7
+    missed = (1 - np.minimum(frequency, 0.5)) ** labels_a_batch * (1 - 3 / 5)
     np.testing.assert_allclose(
         started.facts.log_q, 0.5 * np.log(1 - missed), rtol=1e-4, atol=1e-6
     )

@@ -15,7 +15,7 @@ from fsparse.data import Batch
 
 extreme_model = example("extreme_model")
 Config = extreme_model.Config
-D, NUM_FEATURES, NUM_LABELS, B = 8, 30, 12, 4
+D, NUM_FEATURES, NUM_LABELS, B = 8, 30, 20, 4
 SIZES = (NUM_FEATURES, NUM_LABELS)
 RATE, B1, B2, EPS = 0.5, 0.9, 0.999, 1e-8
 CONFIG = Config(
@@ -30,7 +30,7 @@ CONFIG = Config(
 BATCH = Batch(
     np.array([[3, 7, 7, 30], [7, 1, 30, 30], [4, 0, 9, 3], [30] * 4], np.int32),
     np.array([[0.5, -1, 2, 0], [1, 0.3, 0, 0], [0.7, 1, 0, -2], [0] * 4], np.float32),
-    np.array([[5, 2, 12], [2, 12, 12], [12, 12, 12], [12, 12, 12]], np.int32),
+    np.array([[5, 2, 20], [2, 20, 20], [20, 20, 20], [20, 20, 20]], np.int32),
 )
 
 
@@ -65,7 +65,8 @@ def dense_loss(params, facts, batch, active):
         if len(own):
             bag = jnp.sum(weights[:, None] * padded[ids], axis=0)[None]
             logits = (dense_hidden(CONFIG, params.hidden, bag) @ output.T)[0]
-            logits = (logits - facts.log_q).at[own].add(-facts.margin[own])
+            correction = 0 if active.all() else facts.log_q
+            logits = (logits - correction).at[own].add(-facts.margin[own])
             log_z = jax.nn.logsumexp(logits[np.flatnonzero(active)])
             total += jnp.sum(log_z - logits[own])
             count += len(own)
@@ -226,12 +227,12 @@ WRONG = {
     "label ids": (
         {"label_ids": BATCH.label_ids.astype(np.uint32)},
         TypeError,
-        r"shared_active_set: labels must be int32; got labels: u32\[4,3\]",
+        r"active_set: labels must be int32; got labels: u32\[4,3\]",
     ),
     "labels without an axis": (
         {"label_ids": BATCH.label_ids[:, 0]},
         ValueError,
-        r"shared_active_set: labels must have 2 axes; got labels: i32\[4\]",
+        r"active_set: labels must have 2 axes; got labels: i32\[4\]",
     ),
     "more labels than examples": (
         {"label_ids": np.repeat(BATCH.label_ids, 2, axis=0)},

@@ -95,6 +95,10 @@ CALLS = {
         {"x": f32(B, D), "w": TABLE},
         {"scores": f32(B, K), "ids": i32(B, K)},
     ),
+    "fsparse_first_distinct": (
+        {"ids": i32(B, T), "num_rows": i32(1) + N},
+        {"first": i32(B, K), "num_distinct": i32(B)},
+    ),
 }
 # Tables that are only read may be f32 or bf16: their handlers check them by name.
 TABLES = {
@@ -114,6 +118,8 @@ FREE = {
     ("fsparse_gather_matmul", "w", 0),
     ("fsparse_scatter_outer", "out", 0),
     ("fsparse_dense_top_k", "w", 0),
+    ("fsparse_first_distinct", "ids", 1),
+    ("fsparse_first_distinct", "first", 1),
 }
 
 

@@ -50,6 +50,8 @@ def every_op(x, w, v, ids):
         "scatter_shared": fsparse.scatter_outer(vs, x, shared, num_rows=n),
         "top_k": fsparse.dense_top_k(x, w, 20),
         "top_k_of_one": fsparse.dense_top_k(x[:1], w, 20),
+        "first_distinct": fsparse.first_distinct(ids, 30, num_rows=n),
+        "first_distinct_shared": fsparse.first_distinct(ids.ravel(), 99, num_rows=n),
         **{name: update(w, grad) for name, update in UPDATES.items()},
         "sum_squares": rows.sum_squares(grad),
     }

@@ -13,12 +13,11 @@ import numpy as np
 from dense import gather, one_hot, sampled, scatter, take
 
 import fsparse
-from fsparse import RowGrad, rows
+from fsparse import RowGrad, rows, samplers
 from fsparse._call import vary_together
 from fsparse.losses import sampled_softmax_loss
-from fsparse.sampling import shared_active_set
 
-B, K, D, N, NEGATIVES = 4, 3, 5, 7, 6
+B, K, D, N, SIZE = 4, 3, 5, 7, 5
 LR, B1, B2, EPS, DECAY, NUM_RATES = 0.3, 0.9, 0.999, 1e-8, 0.9, 2
 
 
@@ -153,17 +152,56 @@ def sum_squares(factor, grad):
     return factor * jnp.sum(row_gradient(grad)[0] ** 2)
 
 
-def active_set(key_data, labels):
+def first_members(ids, k):
+    """``bool[g, N]``, the first k distinct of each row, and how many there are."""
+    c = ids.shape[1]
+    position = jnp.where(one_hot(ids, N) > 0, jnp.arange(c)[:, None], c).min(axis=1)
+    earlier = position[:, None, :] < position[:, :, None]
+    count = jnp.sum(position < c, axis=1, dtype=jnp.int32)
+    return (position < c) & (jnp.sum(earlier, axis=2) < k), count
+
+
+def rising(member, size):
+    """Members as ids, then padding."""
+    ids = jnp.sort(jnp.where(member, jnp.arange(N, dtype=jnp.int32), N), axis=1)
+    return jnp.pad(ids, ((0, 0), (0, size)), constant_values=N)[:, :size]
+
+
+def first_distinct(ids, more):
+    both = jnp.append(jnp.atleast_2d(ids), jnp.atleast_2d(more), axis=1)
+    member, count = first_members(both, K)
+    first = rising(member, K)
+    return (first[0], count[0]) if ids.ndim == 1 else (first, count)
+
+
+def active_set(labels, candidates, size):
     """Members as a mask over all rows; their ranks are the targets."""
-    key = jax.random.wrap_key_data(key_data)
-    negatives = jax.random.randint(key, (NEGATIVES,), 0, N, jnp.int32)
-    member = jnp.any(one_hot(jnp.append(labels, negatives), N) > 0, axis=0)
-    size = labels.size + NEGATIVES
-    ids = jnp.sort(jnp.where(member, jnp.arange(N, dtype=jnp.int32), N))
-    ids = jnp.append(ids, jnp.full(size, N, jnp.int32))[:size]
-    rank = jnp.cumsum(member.astype(jnp.int32), dtype=jnp.int32) - 1
-    is_label = (labels >= 0) & (labels < N)
-    return ids, jnp.where(is_label, rank[jnp.where(is_label, labels, 0)], size)
+    shared = candidates.ndim == 1
+    own = labels.reshape(1, -1) if shared else labels
+    member, _ = first_members(jnp.append(own, jnp.atleast_2d(candidates), 1), size)
+    _, num_labels = first_members(own, size)
+    rank = jnp.cumsum(member, axis=1, dtype=jnp.int32) - 1
+    rank = jnp.where(member, rank, size)
+    rank = jnp.pad(rank, ((0, 0), (0, 1)), constant_values=size)
+    is_label = (own >= 0) & (own < N)
+    targets = jnp.take_along_axis(rank, jnp.where(is_label, own, N), axis=1)
+    ids = rising(member, size)
+    ids = ids[0] if shared else ids
+    dropped = jnp.sum(jnp.maximum(num_labels - size, 0), dtype=jnp.int32)
+    return ids, targets.reshape(labels.shape), ids < N, dropped
+
+
+def all_active(labels, candidates, size):
+    """Whatever the candidates are."""
+    return active_set(labels, jnp.append(candidates, jnp.arange(N)), size)
+
+
+def best_loss(x, w, labels):
+    """The softmax over an example's labels and its largest logits, SIZE in all."""
+    logits = x @ w.T
+    best = jnp.argsort(-logits, axis=1, stable=True)[:, :SIZE].astype(jnp.int32)
+    member, _ = first_members(jnp.append(labels, best, axis=1), SIZE)
+    return softmax_loss(logits, labels, member)
 
 
 def softmax_loss(logits, targets, is_active):
@@ -229,7 +267,6 @@ def make_cases():
 
     targets = jnp.array([[0, 2], [1, 4], [-1, 9], [2, 2]], jnp.int32)
     is_active = jnp.array([True, True, True, False])
-    key_data = jax.random.key_data(jax.random.key(5))
 
     def family(name, oracle, *floats):
         fn, target = getattr(fsparse, name), f"fsparse_{name}"
@@ -282,7 +319,40 @@ def make_cases():
             (w, x, each),
             "fsparse_hold",
         ),
-        Case("active_set", _active_set, active_set, (key_data, each), None),
+        *[
+            Case(
+                f"first_distinct-{scope}",
+                _first_distinct,
+                first_distinct,
+                (given, more),
+                "fsparse_first_distinct",
+            )
+            for scope, given, more in [
+                ("each", each, ids(B, 2)),
+                ("shared", shared, ids(2)),
+            ]
+        ],
+        *[
+            Case(
+                f"active_set-{scope}",
+                partial(_active_set, size=size),
+                partial(active_set, size=size),
+                (each, candidates),
+                "fsparse_first_distinct",
+            )
+            for scope, candidates, size in [
+                ("each", ids(B, 4), 2),
+                ("shared", ids(4), 3),
+            ]
+        ],
+        Case(
+            "active_set-all",
+            partial(_active_set, size=N + 2),
+            partial(all_active, size=N + 2),
+            (each, ids(4)),
+            None,
+        ),
+        Case("best_loss", _best_loss, best_loss, (x, w, each), "fsparse_dense_top_k"),
         Case(
             "softmax_loss",
             sampled_softmax_loss,
@@ -324,9 +394,23 @@ def _dense_top_k(x, w):
     return fsparse.dense_top_k(x, w, K)
 
 
-def _active_set(key_data, labels):
-    key = jax.random.wrap_key_data(key_data)
-    return shared_active_set(key, labels, num_rows=N, num_negatives=NEGATIVES)
+def _first_distinct(ids, more):
+    ids = jnp.concatenate(vary_together(ids, more), axis=-1)
+    return fsparse.first_distinct(ids, K, num_rows=N)
+
+
+def _active_set(labels, candidates, size):
+    return fsparse.active_set(labels, candidates, num_rows=N, size=size)
+
+
+def _best_loss(x, w, labels):
+    x, w, labels = vary_together(x, w, labels)
+    query, key = samplers.Query(labels, x, w), jax.random.key(0)
+    active = fsparse.sample_active_set(
+        samplers.top_k(), key, query, size=SIZE, per_example=True, fill=False
+    )
+    logits = fsparse.sampled_matmul(x, w, active.ids)
+    return sampled_softmax_loss(logits, active.targets, active.is_active)
 
 
 CASES = make_cases()

@@ -41,7 +41,7 @@ import extreme_data
 import extreme_model
 from extreme_model import Config, Params, State
 
-from fsparse import losses, sampling
+from fsparse import losses
 from fsparse.data import Batch
 
 _NUM_BATCHES = 64  # made before the clock starts, then used in turn
@@ -126,12 +126,10 @@ def jax_sampled_loss(
 ) -> jax.Array:
     """Softmax cross-entropy in the active set, its rows by indexing."""
     n = params.output.shape[0]
-    active = sampling.shared_active_set(
-        key, batch.label_ids, num_rows=n, num_negatives=config.num_negatives
-    )
+    active = extreme_model.active_labels(config, key, batch.label_ids, n)
     rows = params.output.value.at[active.ids].get(mode="fill", fill_value=0)
     logits = jax_hidden(config, params, batch) @ rows.T
-    loss = losses.sampled_softmax_loss(logits, active.targets, active.ids < n)
+    loss = losses.sampled_softmax_loss(logits, active.targets, active.is_active)
     num_labels = jnp.sum(active.targets < active.ids.size, axis=1)
     return jnp.sum(loss * num_labels) / jnp.sum(num_labels)
 

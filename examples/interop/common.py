@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fsparse import ActiveSet, shared_active_set
+from fsparse import ActiveSet, sample_active_set, samplers
 
 Array = jax.Array
 NUM_LABELS = 1000
@@ -31,16 +31,15 @@ class Documents(NamedTuple):
 def documents(key: Array, batch_size: int) -> Documents:
     """Four words that the label is known by, and two that any document may have.
 
-    The active set has the labels of the batch, and as many negatives.
+    The active set has the labels of the batch, and at least as many negatives.
     """
     of_words, of_negatives = jax.random.split(key)
     below = jnp.array([NUM_LABELS, *4 * [WORDS_OF_LABEL], *2 * [NUM_WORDS]])
     drawn = jax.random.randint(of_words, (batch_size, 7), 0, below)
     labels, own, noise = jnp.split(drawn, [1, 5], axis=1)
     words = jnp.concatenate([labels * WORDS_OF_LABEL + own, noise], axis=1)
-    active = shared_active_set(
-        of_negatives, labels, num_rows=NUM_LABELS, num_negatives=batch_size
-    )
+    negatives, query = samplers.uniform(NUM_LABELS), samplers.Query(labels)
+    active = sample_active_set(negatives, of_negatives, query, size=2 * batch_size)
     return Documents(words, labels, active)
 
 

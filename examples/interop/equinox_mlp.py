@@ -14,6 +14,7 @@ import optax
 from common import make_parser, report
 
 import fsparse
+from fsparse import samplers
 
 NUM_ITEMS, SET, D = 5000, 10, 32  # sets of ten items are bought together
 
@@ -47,10 +48,10 @@ def loss_fn(params, static, basket, active):
     """Softmax of the next item among the active ones."""
     model = eqx.combine(params, static)
     logits = fsparse.sampled_matmul(model(basket), model.items, active.ids)
-    is_active = active.ids < NUM_ITEMS
-    return fsparse.sampled_softmax_loss(logits, active.targets, is_active).mean()
+    return fsparse.sampled_softmax_loss(logits, active.targets, active.is_active).mean()
 
 
+negatives = samplers.uniform(NUM_ITEMS)
 transforms = {"tables": fsparse.rows.adam(0.02), "dense": optax.adamw(3e-3)}
 optimizer = fsparse.multi_transform(transforms)
 
@@ -59,9 +60,8 @@ optimizer = fsparse.multi_transform(transforms)
 def train_step(key, model, state):
     """One batch, in place."""
     basket, bought = baskets(key, 512)
-    active = fsparse.shared_active_set(
-        jax.random.fold_in(key, 1), bought, num_rows=NUM_ITEMS, num_negatives=512
-    )
+    key, query = jax.random.fold_in(key, 1), samplers.Query(bought)
+    active = fsparse.sample_active_set(negatives, key, query, size=1024)
     params, static = eqx.partition(model, eqx.is_inexact_array)
     loss, grads = fsparse.value_and_grad(loss_fn)(params, static, basket, active)
     params, state = optimizer.step(params, state, grads)

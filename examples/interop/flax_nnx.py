@@ -46,8 +46,7 @@ def loss_fn(params, rest, graph, words, active):
     """Softmax over the active labels, and what has changed besides the parameters."""
     model = nnx.merge(graph, params, rest, copy=True)  # rest is of another trace
     logits = fsparse.sampled_matmul(model(words), model.output.get_value(), active.ids)
-    is_active = active.ids < NUM_LABELS
-    loss = fsparse.sampled_softmax_loss(logits, active.targets, is_active).mean()
+    loss = fsparse.sampled_softmax_loss(logits, active.targets, active.is_active).mean()
     return loss, nnx.state(model, nnx.Not(nnx.Param))
 
 

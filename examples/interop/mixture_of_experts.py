@@ -43,8 +43,7 @@ def loss_fn(params, words, domains, active):
     """Softmax over the active labels."""
     h = mixture(params, words, domains)
     logits = fsparse.sampled_matmul(h, params["output"], active.ids)
-    is_active = active.ids < NUM_LABELS
-    return fsparse.sampled_softmax_loss(logits, active.targets, is_active).mean()
+    return fsparse.sampled_softmax_loss(logits, active.targets, active.is_active).mean()
 
 
 def in_domains(key, batch_size):

@@ -15,9 +15,11 @@ import optax
 from common import NUM_LABELS, NUM_WORDS, documents, make_parser, report
 
 import fsparse
+from fsparse import samplers
 
 D, PARTS, MAX_NORM, DECAY = 64, 4, 1.0, 1e-3
 
+negatives = samplers.uniform(NUM_LABELS)
 args = make_parser(__file__, __doc__, steps=200).parse_args()
 schedule = optax.warmup_cosine_decay_schedule(0.0, 0.03, 10, max(args.steps, 11))
 transforms = {
@@ -46,12 +48,10 @@ def hidden(params, words):
 def loss_fn(params, batch, key):
     """The weighted mean over examples; accumulate averages it over parts."""
     words, labels, weights = batch
-    active = fsparse.shared_active_set(
-        key, labels, num_rows=NUM_LABELS, num_negatives=256
-    )
+    query = samplers.Query(labels)
+    active = fsparse.sample_active_set(negatives, key, query, size=320)
     logits = fsparse.sampled_matmul(hidden(params, words), params["output"], active.ids)
-    is_active = active.ids < NUM_LABELS
-    losses = fsparse.sampled_softmax_loss(logits, active.targets, is_active)
+    losses = fsparse.sampled_softmax_loss(logits, active.targets, active.is_active)
     return jnp.mean(weights * losses)
 
 

@@ -27,23 +27,43 @@ infinity has the codes of the row of zeros.
 
 from fsparse.lsh._codes import Family, codes, probes
 from fsparse.lsh._dwta import dwta
+from fsparse.lsh._index import (
+    Candidates,
+    Index,
+    build,
+    insert,
+    num_bytes,
+    query,
+    refresh,
+    remove,
+)
 from fsparse.lsh._inputs import SparseRows
 from fsparse.lsh._l2 import l2
 from fsparse.lsh._minhash import minhash
 from fsparse.lsh._mips import Mips, mips, mips_queries, mips_rows
+from fsparse.lsh._sampler import sampler
 from fsparse.lsh._simhash import simhash
 
 __all__ = [
+    "Candidates",
     "Family",
+    "Index",
     "Mips",
     "SparseRows",
+    "build",
     "codes",
     "dwta",
+    "insert",
     "l2",
     "minhash",
     "mips",
     "mips_queries",
     "mips_rows",
+    "num_bytes",
     "probes",
+    "query",
+    "refresh",
+    "remove",
+    "sampler",
     "simhash",
 ]

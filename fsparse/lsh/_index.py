@@ -8,7 +8,7 @@ Chen et al. 2020; BOLT, section 4).
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,9 @@ import jax.numpy as jnp
 from fsparse import _checks
 from fsparse.lsh import _buckets
 from fsparse.lsh._buckets import NOWHERE, Buckets
-from fsparse.lsh._families import codes as family_codes
-from fsparse.lsh._families import probes as family_probes
+from fsparse.lsh._codes import Family
+from fsparse.lsh._codes import codes as family_codes
+from fsparse.lsh._codes import probes as family_probes
 from fsparse.lsh._mips import Mips, mips_queries, mips_rows
 from fsparse.matmul import take_rows
 
@@ -35,7 +36,7 @@ _SLACK = 16  # a slot in so many is free, so that a bucket that grows finds one 
 class Index:
     """The rows of a table by their buckets; see :func:`build`."""
 
-    family: Any  # of hash functions
+    family: Family
     mips: Mips | None  # what is done to rows and queries before they are hashed
     buckets: Buckets
     max_inserted: int  # entries a table may have beside one for each row
@@ -55,7 +56,7 @@ class Candidates(NamedTuple):
 
 
 def build(
-    family: Any, table: Array, *, mips: Mips | None = None, max_inserted: int = 0
+    family: Family, table: Array, *, mips: Mips | None = None, max_inserted: int = 0
 ) -> Index:
     """Puts every row of a table in its bucket of each hash table.
 
@@ -86,6 +87,7 @@ def build(
       Array([[2]], dtype=int32)
     """
     fn = "lsh.build"
+    _checks.require_type(fn, Family, family=family)
     (table,) = _checks.as_arrays(fn, table=table)
     _checks.require_table(fn, table=table)
     _checks.require_rank(fn, 2, table=table)
@@ -284,7 +286,7 @@ def num_bytes(index: Index) -> int:
 # ---- codes --------------------------------------------------------------------------
 
 
-def _codes_of_rows(family: Any, mips: Mips | None, table: Array, ids: Array) -> Array:
+def _codes_of_rows(family: Family, mips: Mips | None, table: Array, ids: Array) -> Array:
     """``u16[num_tables, m]``, for blocks of rows; nowhere for padding."""
     _require_width("lsh.build", family, mips, table)
 
@@ -317,7 +319,7 @@ def _probes(index: Index, x: Array, num_probes: int) -> Array:
     return codes + first[:, None]
 
 
-def _require_width(fn: str, family: Any, mips: Mips | None, table: Array) -> None:
+def _require_width(fn: str, family: Family, mips: Mips | None, table: Array) -> None:
     width = jax.eval_shape(
         lambda rows: rows if mips is None else mips_rows(mips, rows), table[:1]
     ).shape[1]

@@ -1,60 +1,12 @@
-"""The shared active set, and the softmax loss over it."""
+"""The softmax loss over an active set."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import special, stats
+from scipy import special
 
 from fsparse.losses import sampled_softmax_loss
-from fsparse.sampling import shared_active_set
-
-N = 50
-LABELS = np.array([[7, 2, N], [2, 49, -1], [N, N + 1, 2**31 - 1]], np.int32)
-OWN = np.unique([2, 7, 49])
-
-
-def active_set(seed, labels=LABELS, n=N, negatives=20):
-    key = jax.random.key(seed)
-    return shared_active_set(key, labels, num_rows=n, num_negatives=negatives)
-
-
-@pytest.mark.parametrize("negatives", [0, 1, 20, 400])
-def test_active_set_holds_all_labels_once(negatives):
-    ids, targets = map(np.asarray, active_set(0, negatives=negatives))
-    assert ids.shape == (LABELS.size + negatives,)
-    assert ids.dtype == targets.dtype == np.int32
-    active = ids[ids < N]
-    assert (np.diff(active) > 0).all()
-    np.testing.assert_array_equal(ids[active.size :], N)
-    assert set(OWN) <= set(active)
-    is_label = (LABELS >= 0) & (LABELS < N)
-    np.testing.assert_array_equal(ids[targets[is_label]], LABELS[is_label])
-    np.testing.assert_array_equal(targets[~is_label], ids.size)
-
-
-def test_active_set_of_nothing():
-    ids, targets = active_set(0, np.zeros((0, 3), np.int32), negatives=0)
-    assert (ids.shape, targets.shape) == ((0,), (0, 3))
-
-
-def test_active_set_depends_on_the_key_alone():
-    same = np.testing.assert_array_equal
-    same(active_set(3).ids, active_set(3).ids)
-    assert not np.array_equal(active_set(3).ids, active_set(4).ids)
-
-
-def test_negatives_are_uniform():
-    """Chi-square of the rows that 2,000 draws chose; a false alarm in 10,000 keys."""
-    none = np.full((1, 1), N, np.int32)
-    keys = jax.random.split(jax.random.key(11), 2000)
-    draw = lambda key: shared_active_set(key, none, num_rows=N, num_negatives=1)  # noqa: E731
-    counts = np.bincount(np.asarray(jax.vmap(draw)(keys).ids[:, 0]), minlength=N)
-    assert counts.size == N
-    assert stats.chisquare(counts).pvalue > 1e-4
-
-
-# ---- loss ---------------------------------------------------------------------------
 
 
 def oracle(logits, targets, is_active):
@@ -86,16 +38,15 @@ def test_loss_matches_scipy(rng, size, scale):
     assert got.dtype == jnp.float32
 
 
-def test_loss_over_all_rows_is_the_dense_loss(rng):
-    """Through an active set that holds every row: 400 draws miss none of 20."""
-    n, labels = 20, rng.integers(0, 20, (8, 1)).astype(np.int32)
-    ids, targets = active_set(0, labels, n, 400)
-    np.testing.assert_array_equal(ids[:n], np.arange(n))
-    dense = jnp.asarray(rng.standard_normal((8, n)), jnp.float32)
-    logits = jnp.take(dense, ids, axis=1, mode="fill", fill_value=7.0)
-    got = sampled_softmax_loss(logits, targets, ids < n)
-    want = -jnp.take_along_axis(jax.nn.log_softmax(dense), labels, axis=1)[:, 0]
-    np.testing.assert_allclose(got, want, rtol=1e-6)
+def test_each_example_may_have_columns_of_its_own(rng):
+    """As if it were alone."""
+    logits, targets, _ = make(rng, 7, 9, 2)
+    is_active = rng.random((7, 9)) < 0.7
+    got = sampled_softmax_loss(logits, targets, is_active)
+    for i in range(7):
+        row = slice(i, i + 1)
+        alone = sampled_softmax_loss(logits[row], targets[row], is_active[i])
+        np.testing.assert_array_equal(got[row], alone)
 
 
 def test_several_labels_share_the_mass(rng):

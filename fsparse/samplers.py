@@ -1,0 +1,373 @@
+"""Samplers: which rows, besides the labels, a step computes.
+
+A :class:`Sampler` proposes rows for the active set of a batch or of each example. All
+have the same call, so that one takes the place of another.
+"""
+
+import math
+import numbers
+import sys
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fsparse import _checks
+from fsparse._call import vary_together
+from fsparse._queries import Query, inputs_of, labels_of, shape_of_sample
+from fsparse.distinct import ranks
+from fsparse.reference import valid
+from fsparse.topk import dense_top_k
+
+Array = jax.Array
+_WITH_PROBABILITY = "uniform, popularity, and mix of these"
+
+
+class Sampler(NamedTuple):
+    """A way to choose rows.
+
+    ``sample(key, query, size, per_example)`` gives ``i32[size]`` for the batch, or
+    ``i32[b, size]``: candidates in order of priority. They may repeat, and ids outside
+    ``[0, n)`` are padding. If a set takes only the first of them, each row has the same
+    share of the chances that it had.
+
+    ``log_q(ids, size)`` is the log of how many times ``size`` draws are expected to
+    have each row, ``f32`` like ``ids``, and 0 for padding. Subtracted from the logits,
+    it makes the softmax over the set estimate that over all rows (Bengio and Senecal,
+    IEEE Trans. Neural Netw. 19(4), 2008). Another ``size`` shifts all rows alike, which
+    a softmax does not see. Samplers without a known probability raise a ValueError.
+    """
+
+    sample: Callable[[Array, Query, int, bool], Array]
+    log_q: Callable[[Array, int], Array]
+    num_rows: int | None = None  # n; None for that of query.table
+
+
+def uniform(num_rows: int) -> Sampler:
+    """Every row alike, none twice: a draw from each of ``size`` strata.
+
+    Stratum ``j`` is ``[floor(j n / size), floor((j + 1) n / size))`` on the ring of
+    rows, turned by a random shift: each row is drawn with probability ``size / n``.
+    If ``size >= n``, that is every row, and padding.
+
+    Args:
+      num_rows: ``n``, at least 1.
+
+    Returns:
+      A :class:`Sampler`; examples have shifts and draws of their own. Ids are in no
+      order that matters: any part of them is spread over all rows.
+
+    Raises:
+      ValueError: if ``num_rows < 1``.
+
+    Example:
+      >>> sampler = uniform(10)
+      >>> query = Query(labels=jnp.zeros((2, 1), jnp.int32))
+      >>> sampler.sample(jax.random.key(0), query, 3, False).shape
+      (3,)
+      >>> sampler.log_q(jnp.array([4, 10]), 5)
+      Array([-0.6931472,  0.       ], dtype=float32)
+    """
+    fn = "samplers.uniform"
+    n = _count_rows(fn, num_rows)
+
+    def sample(key: Array, query: Query, size: int, per_example: bool) -> Array:
+        shape = shape_of_sample(fn, query, size, per_example, n)
+        if size >= n:
+            every = np.minimum(np.arange(size), n).astype(np.int32)
+            return jnp.broadcast_to(every, shape)
+        of_draws, of_shifts = jax.random.split(key)
+        starts, lengths = _strata(n, size)
+        most = jnp.broadcast_to(lengths, shape)
+        draws = jax.random.randint(of_draws, shape, 0, most, jnp.int32)
+        ids = jnp.broadcast_to(starts, shape) + draws
+        left = jax.random.randint(of_shifts, (*shape[:-1], 1), 1, n + 1, jnp.int32)
+        return jnp.where(ids < left, ids + (n - left), ids - left)
+
+    def log_q(ids: Array, size: int) -> Array:
+        ids = _checked_ids(fn, ids, size)
+        return jnp.where(valid(ids, n), jnp.float32(math.log(min(size / n, 1))), 0)
+
+    return Sampler(sample, log_q, n)
+
+
+def _strata(n: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """First rows and lengths, in an order of which any part is spread over all rows."""
+    step = max(round(size * (math.sqrt(5) - 1) / 2), 1)
+    while math.gcd(step, size) > 1:
+        step += 1
+    order = np.arange(size) * step % size
+    bounds = (np.arange(size + 1) * n // size).astype(np.int32)  # beyond 2**31 between
+    return bounds[order], np.diff(bounds)[order]
+
+
+def popularity(counts: Array, power: float = 1.0, smoothing: float = 1.0) -> Sampler:
+    """Rows by how often they were seen, with replacement.
+
+    Each draw is row ``r`` with ``q[r] ~ (counts[r] + smoothing)**power``, by inversion
+    of the cumulative sum: ``log_q = log(size q[r])``.
+
+    Args:
+      counts: integers or floats ``[n]``, known at trace time: the sums are made once,
+        in float64, and kept as 32-bit integers. A float32 could not tell the rows of a
+        wide layer apart. Every ``q[r] > 0`` is a multiple of ``2**-32``, at least that,
+        and the one that ``log_q`` has.
+      power: 0.75 is usual for words (Mikolov et al., 2013, section 2.2), 0 is uniform.
+      smoothing: with 0, rows never seen are never drawn, and have a ``log_q`` of -inf,
+        which no active label may have.
+
+    Returns:
+      A :class:`Sampler`.
+
+    Raises:
+      TypeError: if ``counts`` are no numbers, or are traced.
+      ValueError: if ``counts`` has not one axis, or has a negative or infinite entry or
+        none that is positive; if ``power`` or ``smoothing`` are negative or infinite.
+
+    Example:
+      >>> sampler = popularity(jnp.array([3, 0, 1]), smoothing=0.0)
+      >>> query = Query(labels=jnp.zeros((2, 1), jnp.int32))
+      >>> sampler.sample(jax.random.key(0), query, 5, True).shape
+      (2, 5)
+      >>> jnp.exp(sampler.log_q(jnp.arange(3), 100)).round()
+      Array([75.,  0., 25.], dtype=float32)
+    """
+    fn = "samplers.popularity"
+    weights = _weights(fn, counts, power, smoothing)
+    rows, widths = _widths(weights)
+    ends = (np.cumsum(widths)[:-1]).astype(np.uint32)
+    log_widths = np.full(len(weights), -np.inf, np.float32)
+    log_widths[rows] = np.log(widths * 2.0**-32)
+    n = _count_rows(fn, len(weights))
+
+    def sample(key: Array, query: Query, size: int, per_example: bool) -> Array:
+        shape = shape_of_sample(fn, query, size, per_example, n)
+        bits = jax.random.bits(key, shape, jnp.uint32)
+        sorted_ends, bits = vary_together(jnp.asarray(ends), bits)
+        drawn = jnp.searchsorted(sorted_ends, bits, side="right")
+        return jnp.asarray(rows)[drawn]
+
+    def log_q(ids: Array, size: int) -> Array:
+        ids = _checked_ids(fn, ids, size)
+        is_row = valid(ids, n)
+        known = jnp.asarray(log_widths)[jnp.where(is_row, ids, 0)]
+        return jnp.where(is_row, known + jnp.float32(math.log(size)), 0)
+
+    return Sampler(sample, log_q, n)
+
+
+def _weights(fn: str, counts: Array, power: float, smoothing: float) -> np.ndarray:
+    """``f64[n]``, positive where a row may be drawn."""
+    most = sys.float_info.max
+    _require_between(fn, 0, most, power=power, smoothing=smoothing)
+    try:
+        known = np.asarray(counts)
+    except jax.errors.TracerArrayConversionError as e:
+        raise TypeError(
+            f"{fn}: counts must be known at trace time; got a traced array. Make the "
+            "sampler outside of jit."
+        ) from e
+    if known.dtype.kind not in "iuf":
+        raise TypeError(f"{fn}: counts must be numbers; got dtype {known.dtype}.")
+    _checks.require_rank(fn, 1, counts=known)
+    if not (np.isfinite(known).all() and (known >= 0).all() and (known > 0).any()):
+        raise ValueError(
+            f"{fn}: counts must be finite and at least 0, and one of them positive; "
+            f"got {known}."
+        )
+    known = known.astype(np.float64) + smoothing
+    return np.where(known > 0, (known / known.max()) ** power, 0)
+
+
+def _widths(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that may be drawn, and how many of ``2**32`` draws have each: at least 1."""
+    rows = np.flatnonzero(weights).astype(np.int32)
+    share = np.cumsum(weights[rows])
+    ends = np.floor((2.0**32 - len(rows)) * (share / share[-1])).astype(np.int64)
+    return rows, np.diff(ends, prepend=0) + 1
+
+
+def in_batch() -> Sampler:
+    """The labels of the batch: of each example, those of the other examples.
+
+    Its candidates are the labels of the next example, of the one after it, and so on
+    around the batch, without the padding among them.
+
+    Returns:
+      A :class:`Sampler` without ``log_q``, since nobody knows how often a label is in a
+      batch. For a set that the batch shares the labels are there in any case:
+      ``active_set(labels, num_rows=n, size=m)`` is the same. Use it with ``fill=False``
+      of :func:`fsparse.sample_active_set`, or uniform rows fill the rest.
+
+    Example:
+      >>> query = Query(jnp.array([[4], [2], [7]]), table=jnp.zeros((9, 2)))
+      >>> in_batch().sample(jax.random.key(0), query, 2, True)
+      Array([[2, 7],
+             [7, 4],
+             [4, 2]], dtype=int32)
+    """
+    fn = "samplers.in_batch"
+
+    def sample(key: Array, query: Query, size: int, per_example: bool) -> Array:
+        del key
+        shape = shape_of_sample(fn, query, size, per_example)
+        labels, n = labels_of(fn, query)
+        own = jnp.sum(valid(labels, n), axis=1, dtype=jnp.int32)[:, None]
+        start = jnp.cumsum(own, axis=0, dtype=jnp.int32)
+        total = jnp.sum(own, dtype=jnp.int32)
+        if not per_example:
+            start, own = jnp.zeros_like(total), jnp.zeros_like(total)
+        step = jnp.broadcast_to(jnp.arange(size, dtype=jnp.int32), shape)
+        ids = _without_padding(labels, n)[(start + step) % jnp.maximum(total, 1)]
+        return jnp.where(step < total - own, ids, n)
+
+    return Sampler(sample, unknown_log_q(fn))
+
+
+def _without_padding(labels: Array, n: int) -> Array:
+    """``i32[b l + 1]``: the labels in order, then padding."""
+    labels = labels.ravel()
+    is_label = valid(labels, n)
+    at = jnp.cumsum(is_label, dtype=jnp.int32) - 1
+    return _placed(jnp.where(is_label, at, labels.size + 1), labels, labels.size + 1, n)
+
+
+def _placed(at: Array, ids: Array, size: int, n: int) -> Array:
+    """``out[at[i]] = ids[i]``, and ``n`` elsewhere; places outside are left out."""
+    empty, at, ids = vary_together(jnp.full(size, n, jnp.int32), at, ids)
+    return empty.at[at].set(ids, mode="drop")
+
+
+def top_k() -> Sampler:
+    """The rows with the largest logits, by an exact search: the oracle of samplers.
+
+    Of each example the best ``size`` rows, best first. For a set that the batch shares,
+    the best of every example, then the second best of every example, and so on through
+    the best ``2 ceil(size / b)``, each row once: the ``size`` rows that come first.
+    Where examples share more rows than that, padding follows.
+
+    Returns:
+      A :class:`Sampler`, whose ``query`` has ``x`` and ``table``, both constants here;
+      without ``log_q``, since nothing is random. It costs as much as inference, which
+      :func:`fsparse.dense_top_k` is, so it is for measuring other samplers.
+
+    Example:
+      >>> x, labels = jnp.array([[2., 1., 0.]]), jnp.array([[2]])
+      >>> query = Query(labels, x, table=jnp.eye(3))
+      >>> top_k().sample(jax.random.key(0), query, 2, True)
+      Array([[0, 1]], dtype=int32)
+    """
+    fn = "samplers.top_k"
+
+    def sample(key: Array, query: Query, size: int, per_example: bool) -> Array:
+        del key
+        b, _ = shape_of_sample(fn, query, size, True)
+        x, table = inputs_of(fn, query)
+        n = table.shape[0]
+        each = size if per_example else 2 * -(-size // max(b, 1))
+        _, ids = dense_top_k(x, table, min(each, size, n))
+        if per_example:
+            short = ((0, 0), (0, size - ids.shape[1]))
+            return jnp.pad(ids, short, constant_values=n)
+        by_rank = ids.T.reshape(1, -1)
+        return _placed(ranks(by_rank, n)[0], by_rank[0], size, n)
+
+    return Sampler(sample, unknown_log_q(fn))
+
+
+def mix(first: Sampler, second: Sampler, fraction: float) -> Sampler:
+    """``round(fraction * size)`` candidates of one sampler, the rest of another.
+
+    They alternate in that proportion, so that a part of them has it, too.
+
+    Args:
+      first: a sampler.
+      second: another.
+      fraction: of the first, in ``[0, 1]``.
+
+    Returns:
+      A :class:`Sampler`; it has ``log_q`` where both have.
+
+    Raises:
+      TypeError: if these are no samplers, or ``fraction`` is no number.
+      ValueError: if ``fraction`` is outside ``[0, 1]``, or the samplers have different
+        numbers of rows.
+
+    Example:
+      >>> sampler = mix(in_batch(), uniform(9), fraction=0.25)
+      >>> query = Query(jnp.array([[4], [2], [7]]), table=jnp.zeros((9, 2)))
+      >>> sampler.sample(jax.random.key(0), query, 4, True).shape
+      (3, 4)
+    """
+    fn = "samplers.mix"
+    _checks.require_type(fn, Sampler, first=first, second=second)
+    _require_between(fn, 0, 1, fraction=fraction)
+    known = {s.num_rows for s in (first, second)} - {None}
+    if len(known) > 1:
+        raise ValueError(
+            f"{fn}: first and second must be of the same number of rows; got "
+            f"{first.num_rows} and {second.num_rows}."
+        )
+    num_rows = known.pop() if known else None
+
+    def parts(size: int) -> list[tuple[Sampler, int]]:
+        of_first = round(fraction * size)
+        every = (first, of_first), (second, size - of_first)
+        return [(sampler, count) for sampler, count in every if count]
+
+    def sample(key: Array, query: Query, size: int, per_example: bool) -> Array:
+        shape_of_sample(fn, query, size, per_example, num_rows)
+        keys = jax.random.split(key)
+        ids = [
+            sampler.sample(of_part, query, count, per_example)
+            for of_part, (sampler, count) in zip(keys, parts(size), strict=False)
+        ]
+        progress = [(np.arange(x.shape[-1]) + 0.5) / x.shape[-1] for x in ids]
+        order = np.argsort(np.concatenate(progress), kind="stable")
+        return jnp.concatenate(vary_together(*ids), axis=-1)[..., order]
+
+    def log_q(ids: Array, size: int) -> Array:
+        ids = _checked_ids(fn, ids, size)
+        every = [sampler.log_q(ids, count) for sampler, count in parts(size)]
+        if len(every) == 1:
+            return every[0]
+        assert num_rows is not None  # else log_q of one of them has raised
+        return jnp.where(valid(ids, num_rows), jnp.logaddexp(*every), 0)
+
+    return Sampler(sample, log_q, num_rows)
+
+
+# ---- what they share ----------------------------------------------------------------
+
+
+def _count_rows(fn: str, num_rows: int) -> int:
+    _checks.require_count(fn, 1, num_rows=num_rows)
+    _checks.require_rows_fit(fn, num_rows)
+    return int(num_rows)
+
+
+def _checked_ids(fn: str, ids: Array, size: int) -> Array:
+    (ids,) = _checks.as_arrays(fn, ids=ids)
+    _checks.require_ids(fn, ids=ids)
+    _checks.require_count(fn, 1, size=size)
+    return ids
+
+
+def _require_between(fn: str, least: float, most: float, **values: float) -> None:
+    for name, x in values.items():
+        if not isinstance(x, numbers.Real):
+            raise TypeError(f"{fn}: {name} must be a number; got {type(x).__name__}.")
+        if not least <= x <= most:
+            raise ValueError(f"{fn}: {name} must be in [{least}, {most}]; got {x}.")
+
+
+def unknown_log_q(fn: str) -> Callable[[Array, int], Array]:
+    def log_q(ids: Array, size: int) -> Array:
+        raise ValueError(
+            f"{fn}: log_q must come from a sampler of known probabilities; got {fn}. "
+            f"Such are {_WITH_PROBABILITY}; or leave the logits as they are."
+        )
+
+    return log_q
