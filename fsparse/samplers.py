@@ -364,6 +364,8 @@ def _require_between(fn: str, least: float, most: float, **values: float) -> Non
 
 
 def unknown_log_q(fn: str) -> Callable[[Array, int], Array]:
+    """The ``log_q`` of a sampler that has none."""
+
     def log_q(ids: Array, size: int) -> Array:
         raise ValueError(
             f"{fn}: log_q must come from a sampler of known probabilities; got {fn}. "

@@ -81,9 +81,10 @@ def build(
     that temporaries do not grow with ``n``. Rows with NaN are hashed as rows of zeros.
 
     Example:
-      >>> family = simhash(jax.random.key(0), 3, num_tables=8, num_bits=2)
-      >>> index = build(family, jnp.eye(3))
-      >>> query(index, jnp.array([[0.0, 0.0, 1.0]]), size=1).ids
+      >>> from fsparse import lsh
+      >>> family = lsh.simhash(jax.random.key(0), 3, num_tables=8, num_bits=2)
+      >>> index = lsh.build(family, jnp.eye(3))
+      >>> lsh.query(index, jnp.array([[0.0, 0.0, 1.0]]), size=1).ids
       Array([[2]], dtype=int32)
     """
     fn = "lsh.build"
@@ -121,10 +122,11 @@ def refresh(index: Index, table: Array, ids: Array) -> Index:
       ValueError: if the shapes disagree.
 
     Example:
-      >>> family = simhash(jax.random.key(0), 3, num_tables=8, num_bits=2)
-      >>> index = build(family, jnp.eye(3))
-      >>> index = refresh(index, jnp.eye(3)[::-1], jnp.array([0, 2]))
-      >>> query(index, jnp.array([[0.0, 0.0, 1.0]]), size=1).ids
+      >>> from fsparse import lsh
+      >>> family = lsh.simhash(jax.random.key(0), 3, num_tables=8, num_bits=2)
+      >>> index = lsh.build(family, jnp.eye(3))
+      >>> index = lsh.refresh(index, jnp.eye(3)[::-1], jnp.array([0, 2]))
+      >>> lsh.query(index, jnp.array([[0.0, 0.0, 1.0]]), size=1).ids
       Array([[0]], dtype=int32)
     """
     fn = "lsh.refresh"
@@ -151,9 +153,10 @@ def remove(index: Index, ids: Array) -> Index:
       ValueError: if they have not one axis.
 
     Example:
-      >>> family = simhash(jax.random.key(0), 3, num_tables=8, num_bits=2)
-      >>> index = remove(build(family, jnp.eye(3)), jnp.array([2]))
-      >>> 2 in query(index, jnp.array([[0.0, 0.0, 1.0]]), size=3).ids
+      >>> from fsparse import lsh
+      >>> family = lsh.simhash(jax.random.key(0), 3, num_tables=8, num_bits=2)
+      >>> index = lsh.remove(lsh.build(family, jnp.eye(3)), jnp.array([2]))
+      >>> 2 in lsh.query(index, jnp.array([[0.0, 0.0, 1.0]]), size=3).ids
       False
     """
     fn = "lsh.remove"
@@ -185,10 +188,11 @@ def insert(index: Index, x: Array, ids: Array) -> Index:
       ValueError: if the shapes disagree.
 
     Example:
-      >>> family = simhash(jax.random.key(0), 3, num_tables=8, num_bits=2)
-      >>> index = build(family, jnp.eye(3), max_inserted=9)
+      >>> from fsparse import lsh
+      >>> family = lsh.simhash(jax.random.key(0), 3, num_tables=8, num_bits=2)
+      >>> index = lsh.build(family, jnp.eye(3), max_inserted=9)
       >>> x = jnp.array([[0.0, 0.0, 1.0]])
-      >>> query(insert(index, x, jnp.array([[0]])), x, size=2).votes
+      >>> lsh.query(lsh.insert(index, x, jnp.array([[0]])), x, size=2).votes
       Array([[8, 8]], dtype=int32)
     """
     fn = "lsh.insert"
@@ -241,10 +245,11 @@ def query(
     Nothing aliases, and ids have no gradients. ``start`` is taken modulo ``n``.
 
     Example:
-      >>> family = simhash(jax.random.key(0), 3, num_tables=8, num_bits=2)
-      >>> index = build(family, jnp.eye(3))
+      >>> from fsparse import lsh
+      >>> family = lsh.simhash(jax.random.key(0), 3, num_tables=8, num_bits=2)
+      >>> index = lsh.build(family, jnp.eye(3))
       >>> x = jnp.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
-      >>> sorted(query(index, x, size=2, shared=True).ids.tolist())
+      >>> sorted(lsh.query(index, x, size=2, shared=True).ids.tolist())
       [0, 2]
     """
     fn = "lsh.query"
@@ -275,8 +280,9 @@ def num_bytes(index: Index) -> int:
       TypeError: if it is no index.
 
     Example:
-      >>> family = simhash(jax.random.key(0), 64, num_tables=16, num_bits=6)
-      >>> num_bytes(build(family, jnp.zeros((1024, 64)))) < 4 * 64 * 1024
+      >>> from fsparse import lsh
+      >>> family = lsh.simhash(jax.random.key(0), 64, num_tables=16, num_bits=6)
+      >>> lsh.num_bytes(lsh.build(family, jnp.zeros((1024, 64)))) < 4 * 64 * 1024
       True
     """
     _checks.require_type("lsh.num_bytes", Index, index=index)
@@ -286,7 +292,9 @@ def num_bytes(index: Index) -> int:
 # ---- codes --------------------------------------------------------------------------
 
 
-def _codes_of_rows(family: Family, mips: Mips | None, table: Array, ids: Array) -> Array:
+def _codes_of_rows(
+    family: Family, mips: Mips | None, table: Array, ids: Array
+) -> Array:
     """``u16[num_tables, m]``, for blocks of rows; nowhere for padding."""
     _require_width("lsh.build", family, mips, table)
 

@@ -57,9 +57,7 @@ def move(ids: Array, new_codes: Array, *state: Array) -> State:
     return jax.vmap(one)(new_codes, *state)
 
 
-def insert(
-    ids: Array, new_codes: Array, max_inserted: Array, *state: Array
-) -> State:
+def insert(ids: Array, new_codes: Array, max_inserted: Array, *state: Array) -> State:
     """Pairs ``(new_codes[t, j], ids[j])`` join the tables, first come, first served."""
     n = state[3].shape[1]
 
