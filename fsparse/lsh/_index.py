@@ -156,7 +156,7 @@ def remove(index: Index, ids: Array) -> Index:
       >>> from fsparse import lsh
       >>> family = lsh.simhash(jax.random.key(0), 3, num_tables=8, num_bits=2)
       >>> index = lsh.remove(lsh.build(family, jnp.eye(3)), jnp.array([2]))
-      >>> 2 in lsh.query(index, jnp.array([[0.0, 0.0, 1.0]]), size=3).ids
+      >>> 2 in lsh.query(index, jnp.array([[0.0, 0.0, 1.0]]), size=3).ids[0]
       False
     """
     fn = "lsh.remove"
