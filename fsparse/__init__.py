@@ -3,6 +3,7 @@
 from importlib.metadata import version as _version
 
 from fsparse import checkpoint, data, lsh, metrics, rows, samplers
+from fsparse._bolt import BoltConfig, bolt_autotune
 from fsparse.accumulate import accumulate, clip_by_global_norm
 from fsparse.active_sets import ActiveSet, active_set, sample_active_set
 from fsparse.differentiate import grad, value_and_grad
@@ -30,12 +31,14 @@ __version__ = _version("fsparse")
 
 __all__ = [
     "ActiveSet",
+    "BoltConfig",
     "Optimizer",
     "RowGrad",
     "SkipState",
     "Table",
     "accumulate",
     "active_set",
+    "bolt_autotune",
     "checkpoint",
     "clip_by_global_norm",
     "data",
