@@ -3,7 +3,9 @@
 from importlib.metadata import version as _version
 
 from fsparse import checkpoint, data, lsh, metrics, rows, samplers
+from fsparse._autotune import Trial, Tuned, autotune
 from fsparse._bolt import BoltConfig, bolt_autotune
+from fsparse._plans import Plan, default_plans
 from fsparse.accumulate import accumulate, clip_by_global_norm
 from fsparse.active_sets import ActiveSet, active_set, sample_active_set
 from fsparse.differentiate import grad, value_and_grad
@@ -33,15 +35,20 @@ __all__ = [
     "ActiveSet",
     "BoltConfig",
     "Optimizer",
+    "Plan",
     "RowGrad",
     "SkipState",
     "Table",
+    "Trial",
+    "Tuned",
     "accumulate",
     "active_set",
+    "autotune",
     "bolt_autotune",
     "checkpoint",
     "clip_by_global_norm",
     "data",
+    "default_plans",
     "dense_top_k",
     "embedding_bag",
     "first_distinct",

@@ -108,10 +108,13 @@ def bolt_autotune(
         raise ValueError(
             f"{fn}: sparsity * num_rows must be at least 1; got {s} * {num_rows}."
         )
-    schedule = _schedule(fn, num_examples, batch_size)
+    every = _schedule(fn, num_examples, batch_size)
     if part == 1:
-        return BoltConfig(1.0, num_active, *[0] * 7, None, None)
-    return BoltConfig(s, num_active, *_tables(part, num_rows, dim), *schedule)
+        return BoltConfig(1.0, num_active, 0, 0, 0, 0, 0, 0, 0, None, None)
+    tables = _tables(part, num_rows, dim)
+    return BoltConfig(
+        s, num_active, **tables, rebuild_every=every[0], reconstruct_every=every[1]
+    )
 
 
 def _sparsity_of(num_rows: int) -> float:
@@ -132,17 +135,22 @@ def _checked(fn: str, sparsity: Any) -> float:
     return float(sparsity)
 
 
-def _tables(part: Fraction, num_rows: int, dim: int) -> tuple[int, ...]:
-    """From ``num_hashes`` to ``table_bytes``."""
+def _tables(part: Fraction, num_rows: int, dim: int) -> dict[str, int]:
+    """The fields of the index."""
     wanted = math.log2(_FIRST_GUESS / part) / _BITS_A_HASH
     num_hashes = min(max(_rounded(wanted), 2), 8)
     num_buckets = _BIN_SIZE**num_hashes
     num_tables = max(_rounded(part * num_buckets), 1)
     load = max(num_rows // num_buckets, 1)
-    deals = -(-_BIN_SIZE * num_hashes * num_tables // dim)
-    num_bytes = 4 * num_tables * num_buckets * 4 * load
-    bits = _BITS_A_HASH * num_hashes
-    return num_hashes, bits, num_tables, load, 4 * load, deals, num_bytes
+    return {
+        "num_hashes": num_hashes,
+        "num_bits": _BITS_A_HASH * num_hashes,
+        "num_tables": num_tables,
+        "bucket_size": load,
+        "reservoir_size": 4 * load,
+        "num_permutations": -(-_BIN_SIZE * num_hashes * num_tables // dim),
+        "table_bytes": 4 * num_tables * num_buckets * 4 * load,
+    }
 
 
 def _rounded(x: float | Fraction) -> int:

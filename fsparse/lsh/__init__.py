@@ -26,6 +26,7 @@ infinity has the codes of the row of zeros.
 """
 
 from fsparse.lsh._codes import Family, codes, probes
+from fsparse.lsh._default import default_family
 from fsparse.lsh._dwta import dwta
 from fsparse.lsh._index import (
     Candidates,
@@ -42,16 +43,21 @@ from fsparse.lsh._l2 import l2
 from fsparse.lsh._minhash import minhash
 from fsparse.lsh._mips import Mips, mips, mips_queries, mips_rows
 from fsparse.lsh._sampler import sampler
+from fsparse.lsh._search import top_k
 from fsparse.lsh._simhash import simhash
+from fsparse.lsh._tune import SearchTrial, TunedSearch, search, tune
 
 __all__ = [
     "Candidates",
     "Family",
     "Index",
     "Mips",
+    "SearchTrial",
     "SparseRows",
+    "TunedSearch",
     "build",
     "codes",
+    "default_family",
     "dwta",
     "insert",
     "l2",
@@ -65,5 +71,8 @@ __all__ = [
     "refresh",
     "remove",
     "sampler",
+    "search",
     "simhash",
+    "top_k",
+    "tune",
 ]

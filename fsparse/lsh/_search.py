@@ -36,8 +36,8 @@ def top_k(
       ValueError: if the shapes disagree, ``k < 1``, ``size < k`` or ``num_probes < 1``.
 
     Nothing aliases. The scores are differentiable in ``x`` and ``table``, as those of
-    :func:`fsparse.sampled_top_k`. What is found is approximate: :func:`fsparse.lsh.tune`
-    measures how often the best row is among it.
+    :func:`fsparse.sampled_top_k`. What is found is approximate:
+    :func:`fsparse.lsh.tune` measures how often the best row is among it.
 
     Source: BOLT (arXiv:2303.17727), section 4.3, which takes candidates in no order.
 
@@ -56,7 +56,11 @@ def top_k(
     _checks.require_rank(fn, (1, 2), x=x)
     require_rows_of(fn, index, table)
     _checks.require(
-        fn, x.shape[-1] == table.shape[1], "x must be as wide as table", x=x, table=table
+        fn,
+        x.shape[-1] == table.shape[1],
+        "x must be as wide as table",
+        x=x,
+        table=table,
     )
     _checks.require_count(fn, 1, k=k, num_probes=num_probes)
     require_room(fn, k, size=size)
