@@ -131,7 +131,7 @@ def refresh(index: Index, table: Array, ids: Array) -> Index:
     """
     fn = "lsh.refresh"
     table, ids = _checks.as_arrays(fn, table=table, ids=ids)
-    require_rows_of(fn, index, table)
+    _require_rows_of(fn, index, table)
     _require_id_list(fn, ids)
     codes = _codes_of_rows(index.family, index.mips, table, ids)
     return replace(index, buckets=_buckets.move(index.buckets, ids, codes))
@@ -327,16 +327,10 @@ def _probes(index: Index, x: Array, num_probes: int) -> Array:
     return codes + first[:, None]
 
 
-def hashed_width(mips: Mips | None, table: Array) -> int:
-    """Coordinates of a row as it is hashed."""
-    rows = jax.eval_shape(
-        lambda rows: rows if mips is None else mips_rows(mips, rows), table[:1]
-    )
-    return int(rows.shape[1])
-
-
 def _require_width(fn: str, family: Family, mips: Mips | None, table: Array) -> None:
-    width = hashed_width(mips, table)
+    width = jax.eval_shape(
+        lambda rows: rows if mips is None else mips_rows(mips, rows), table[:1]
+    ).shape[1]
     if family.dim is not None and family.dim != width:
         raise ValueError(
             f"{fn}: the family must be over vectors of the rows' width; got "
@@ -344,8 +338,7 @@ def _require_width(fn: str, family: Family, mips: Mips | None, table: Array) -> 
         )
 
 
-def require_rows_of(fn: str, index: Index, table: Array) -> None:
-    """A table of as many rows as are indexed."""
+def _require_rows_of(fn: str, index: Index, table: Array) -> None:
     _checks.require_table(fn, table=table)
     _checks.require_rank(fn, 2, table=table)
     if table.shape[0] != index.num_rows:
