@@ -18,7 +18,6 @@ from fsparse.lsh._default import default_bits, tables_that_fit
 from fsparse.lsh._index import (
     Index,
     build,
-    hashed_width,
     num_bytes,
     query,
 )
@@ -132,7 +131,8 @@ def tune(
     task = _Task(x, table, labels, exact, sizes, k, recall)
     mips = _mips.mips(table) if mips is None else mips
     chosen, trials = None, list[SearchTrial]()
-    for family in _ladder(key, table.shape[0], hashed_width(mips, table)):
+    width = jax.eval_shape(_mips.mips_rows, mips, table[:1]).shape[1]
+    for family in _ladder(key, table.shape[0], width):
         index = build(family, table, mips=mips, max_inserted=max_inserted)
         for num_probes in _PROBES:
             trials.append(_tried(task, index, num_probes))
@@ -273,7 +273,7 @@ def _tried(task: _Task, index: Index, num_probes: int) -> SearchTrial:
         size=size,
         num_bytes=num_bytes(index),
         recall=recalls[i],
-        precision=_precision(task, best(task.x, task.table, index)[1]),
+        precision=_precision(task, lambda: best(task.x, task.table, index)[1]),
         seconds=median_seconds(best, task.x, task.table, index) if enough else math.inf,
     )
 
@@ -300,11 +300,11 @@ def _recalls(found: Array, exact: Array, sizes: list[int], n: int) -> list[float
     return [int(((at < size) & is_row).sum()) / num_rows for size in sizes]
 
 
-def _precision(task: _Task, best: Array) -> float | None:
+def _precision(task: _Task, best: Callable[[], Array]) -> float | None:
     if task.labels is None:
         return None
     num_labels = task.table.shape[0]
-    is_hit = metrics.hits(best[:, :1], task.labels, num_labels=num_labels)
+    is_hit = metrics.hits(best()[:, :1], task.labels, num_labels=num_labels)
     return float(metrics.precision_at(1, is_hit).mean())
 
 
