@@ -96,7 +96,8 @@ def tune(
       recall: share that must be found, in ``(0, 1]``.
       mips: how rows and queries are prepared; None stands for ``lsh.mips(table)``,
         which centres the rows, and ``lsh.mips(table, center=False)`` does not.
-      max_inserted: room for :func:`insert` in the index, as of :func:`build`.
+      max_inserted: room for :func:`insert` in the index, as of :func:`build`. A changed
+        index takes its place by ``dataclasses.replace(tuned, index=index)``.
 
     Returns:
       A :class:`TunedSearch` for :func:`search`: ``index``, ``num_probes``, ``size``,
@@ -111,7 +112,7 @@ def tune(
       ValueError: if the shapes disagree, there are no examples or rows, or a number is
         outside its range.
 
-    Nothing aliases. Takes seconds to minutes: six indexes are built.
+    Nothing aliases. Takes seconds to minutes: up to six indexes are built.
 
     Example:
       >>> from fsparse import lsh
