@@ -184,7 +184,8 @@ def _weights(fn: str, counts: Array, power: float, smoothing: float) -> np.ndarr
             f"got {known}."
         )
     known = known.astype(np.float64) + smoothing
-    return np.where(known > 0, (known / known.max()) ** power, 0)
+    weights = (known / known.max()) ** power
+    return np.where(known > 0, np.maximum(weights, np.finfo(np.float64).tiny), 0)
 
 
 def _widths(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
