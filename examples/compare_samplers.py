@@ -38,7 +38,7 @@ from extreme_data import Prepared
 from extreme_model import Config, Params, State
 
 import fsparse
-from fsparse import Optimizer, data, lsh, metrics, samplers
+from fsparse import Optimizer, lsh, metrics, samplers
 from fsparse.data import Batch
 from fsparse.samplers import Query, Sampler
 
@@ -179,9 +179,7 @@ def train(
 ) -> Iterator[Row]:
     """Steps until time or examples run out; yields the points on the way."""
     features, labels = prepared.train
-    state = extreme_model.init(
-        config, features.num_columns, labels.num_columns, seed
-    )
+    state = extreme_model.init(config, features.num_columns, labels.num_columns, seed)
     examples = forever(prepared, config.batch_size, seed)
     step = compile_step(config, method, prepared, state, next(examples))
     index, seconds, seen = None, 0.0, 0
@@ -226,7 +224,7 @@ def compile_step(
     bits = int(np.clip(round(np.log2(n / _ROWS_A_BUCKET)), 4, 15))
 
     def rebuild(state: State, key: Array) -> lsh.Index:
-        family = lsh.simhash(key, d, num_tables=_NUM_TABLES, num_bits=bits)
+        family = lsh.simhash(key, d + 1, num_tables=_NUM_TABLES, num_bits=bits)
         mips = lsh.mips(state.params.output, augment=True)
         return lsh.build(family, state.params.output, mips=mips)
 
@@ -258,9 +256,7 @@ def train_step(
     return state, loss
 
 
-def mean_loss(
-    method: Method, sampler: Sampler, key: Array, query: Query
-) -> Array:
+def mean_loss(method: Method, sampler: Sampler, key: Array, query: Query) -> Array:
     """Cross-entropy in the active sets, corrected where probabilities are known."""
     n = query.table.shape[0]
     size = n if method.scope == "dense" else max(int(method.budget * n), 1)
