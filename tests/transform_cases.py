@@ -13,12 +13,13 @@ import numpy as np
 from dense import gather, one_hot, sampled, scatter, take
 
 import fsparse
-from fsparse import RowGrad, rows
+from fsparse import RowGrad, lsh, rows
 from fsparse._call import vary_together
 from fsparse.losses import sampled_softmax_loss
+from fsparse.lsh._simhash import SimHash
 from fsparse.sampling import shared_active_set
 
-B, K, D, N, NEGATIVES = 4, 3, 5, 7, 6
+B, K, D, N, NEGATIVES, TABLES = 4, 3, 5, 7, 6, 2
 LR, B1, B2, EPS, DECAY, NUM_RATES = 0.3, 0.9, 0.999, 1e-8, 0.9, 2
 
 
@@ -172,6 +173,13 @@ def softmax_loss(logits, targets, is_active):
     return jnp.sum(own * (jnp.log(z) - logits), 1) / jnp.maximum(own.sum(1), 1)
 
 
+def hashed_rows(x, directions):
+    """Signs of projections as binary digits, and floats that depend on them."""
+    bits = (x @ directions > 0).reshape(len(x), TABLES, -1).astype(jnp.int32)
+    codes = jnp.sum(bits * 2 ** jnp.arange(bits.shape[2], dtype=jnp.int32), axis=2)
+    return codes.astype(jnp.int32), jnp.sum(x, axis=1) * codes[:, 0]
+
+
 def by_optimizer(update, **kwargs):
     def call(table, state, grad, learning_rate):
         return update(table, state, grad, learning_rate=learning_rate, **kwargs)
@@ -282,6 +290,7 @@ def make_cases():
             (w, x, each),
             "fsparse_hold",
         ),
+        Case("hashes", _hashed_rows, hashed_rows, (x, normal(D, TABLES * 3)), gathered),
         Case("active_set", _active_set, active_set, (key_data, each), None),
         Case(
             "softmax_loss",
@@ -322,6 +331,11 @@ def _scatter_outer(v, x, ids):
 
 def _dense_top_k(x, w):
     return fsparse.dense_top_k(x, w, K)
+
+
+def _hashed_rows(x, directions):
+    codes = lsh.codes(SimHash(D, TABLES, 3, directions), x)
+    return codes, jnp.sum(x, axis=1) * codes[:, 0].astype(jnp.float32)
 
 
 def _active_set(key_data, labels):
