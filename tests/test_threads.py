@@ -3,6 +3,7 @@ program whose pool ``PJRT_NPROC`` sizes: it prints a hash of every result.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -54,7 +55,16 @@ def every_op(x, w, v, ids):
         "first_distinct_shared": fsparse.first_distinct(ids.ravel(), 99, num_rows=n),
         **{name: update(w, grad) for name, update in UPDATES.items()},
         "sum_squares": rows.sum_squares(grad),
+        "hashes": [fsparse.lsh.codes(family, x) for family in families(x.shape[1])],
     }
+
+
+@functools.cache
+def families(d):
+    """Made once, outside of any trace."""
+    makers = fsparse.lsh.simhash, fsparse.lsh.dwta, fsparse.lsh.minhash, fsparse.lsh.l2
+    with jax.ensure_compile_time_eval():
+        return [make(jax.random.key(0), d) for make in makers]
 
 
 LOW = {"moment_dtype": jnp.bfloat16}

@@ -13,11 +13,12 @@ import numpy as np
 from dense import gather, one_hot, sampled, scatter, take
 
 import fsparse
-from fsparse import RowGrad, rows, samplers
+from fsparse import RowGrad, lsh, rows, samplers
 from fsparse._call import vary_together
 from fsparse.losses import sampled_softmax_loss
+from fsparse.lsh._simhash import SimHash
 
-B, K, D, N, SIZE = 4, 3, 5, 7, 5
+B, K, D, N, SIZE, TABLES = 4, 3, 5, 7, 5, 2
 LR, B1, B2, EPS, DECAY, NUM_RATES = 0.3, 0.9, 0.999, 1e-8, 0.9, 2
 
 
@@ -210,6 +211,13 @@ def softmax_loss(logits, targets, is_active):
     return jnp.sum(own * (jnp.log(z) - logits), 1) / jnp.maximum(own.sum(1), 1)
 
 
+def hashed_rows(x, directions):
+    """Signs of projections as binary digits, and floats that depend on them."""
+    bits = (x @ directions > 0).reshape(len(x), TABLES, -1).astype(jnp.int32)
+    codes = jnp.sum(bits * 2 ** jnp.arange(bits.shape[2], dtype=jnp.int32), axis=2)
+    return codes.astype(jnp.int32), jnp.sum(x, axis=1) * codes[:, 0]
+
+
 def by_optimizer(update, **kwargs):
     def call(table, state, grad, learning_rate):
         return update(table, state, grad, learning_rate=learning_rate, **kwargs)
@@ -353,6 +361,7 @@ def make_cases():
             None,
         ),
         Case("best_loss", _best_loss, best_loss, (x, w, each), "fsparse_dense_top_k"),
+        Case("hashes", _hashed_rows, hashed_rows, (x, normal(D, TABLES * 3)), gathered),
         Case(
             "softmax_loss",
             sampled_softmax_loss,
@@ -411,6 +420,11 @@ def _best_loss(x, w, labels):
     )
     logits = fsparse.sampled_matmul(x, w, active.ids)
     return sampled_softmax_loss(logits, active.targets, active.is_active)
+
+
+def _hashed_rows(x, directions):
+    codes = lsh.codes(SimHash(D, TABLES, 3, directions), x)
+    return codes, jnp.sum(x, axis=1) * codes[:, 0].astype(jnp.float32)
 
 
 CASES = make_cases()
