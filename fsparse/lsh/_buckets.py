@@ -86,9 +86,7 @@ def _same_types(*operands: Array) -> list[jax.ShapeDtypeStruct]:
     return [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in operands[-_STATE:]]
 
 
-def _vote_types(
-    probes: Array, *_: Array, size: int
-) -> list[jax.ShapeDtypeStruct]:
+def _vote_types(probes: Array, *_: Array, size: int) -> list[jax.ShapeDtypeStruct]:
     groups = probes.shape[0]
     shapes = (groups, size), (groups, size), (groups,)
     return [jax.ShapeDtypeStruct(shape, jnp.int32) for shape in shapes]

@@ -1,2 +1,5 @@
-class Mips: pass
-mips_queries=mips_rows=None
+class Mips:
+    pass
+
+
+mips_queries = mips_rows = None

@@ -57,9 +57,7 @@ def move(ids: Array, new_codes: Array, *state: Array) -> State:
     return jax.vmap(one)(new_codes, *state)
 
 
-def insert(
-    ids: Array, new_codes: Array, max_inserted: Array, *state: Array
-) -> State:
+def insert(ids: Array, new_codes: Array, max_inserted: Array, *state: Array) -> State:
     """Pairs ``(new_codes[t, j], ids[j])`` join the tables, first come, first served."""
     n = state[3].shape[1]
 
@@ -159,9 +157,8 @@ def _count_lost(
     group = jnp.cumsum(_is_first(bucket, ids, num_buckets)[order])
     group = jnp.zeros_like(group).at[order].set(group)[num_old:]
     asked = bucket[num_old:] < num_buckets
-    lost = jnp.zeros(bucket.size + 1, bool).at[jnp.where(is_lost, group, -1)].set(True)
-    lost = lost.at[-1].set(False)
-    return jnp.sum(lost[group] & asked, dtype=jnp.int32)
+    lost = jnp.zeros(bucket.size + 1, bool).at[jnp.where(is_lost, group, 0)].set(True)
+    return jnp.sum(lost[group] & asked, dtype=jnp.int32)  # groups count from 1
 
 
 def _lay_out(
