@@ -1,7 +1,7 @@
 """The hash tables of an index: which rows are in which buckets.
 
 Plain arrays in one pytree, and four ops on them. The order of the entries of a bucket
-is nobody's business: what counts is which there are, and nothing here lets one see more.
+is nobody's business: what counts is which there are, and no op lets one see more.
 """
 
 from typing import NamedTuple
@@ -21,7 +21,7 @@ _STATE = 6
 class Buckets(NamedTuple):
     """``l`` hash tables of ``r`` buckets, in arrays of ``c`` slots, over ``n`` rows.
 
-    Bucket ``j`` of table ``t`` holds the ids ``entries[t, starts[t, j]:][:sizes[t, j]]``
+    Bucket ``j`` of table ``t`` holds ``entries[t, starts[t, j]:][:sizes[t, j]]``, ids,
     and can grow as far as ``starts[t, j + 1]``; the slots between hold ``n``.
     """
 

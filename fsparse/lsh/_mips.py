@@ -1,5 +1,2 @@
-class Mips:
-    pass
-
-
-mips_queries = mips_rows = None
+class Mips: pass
+mips_queries=mips_rows=None

@@ -1,8 +1,8 @@
 """The pure-JAX twins of the ops on hash tables: specification, oracle, fallback.
 
 A table is a set of pairs (bucket, row). The twins write the pairs out, change the set
-and lay it out anew, where the handlers change it in place: the sets agree, the places of
-the entries need not.
+and lay it out anew, where the handlers change it in place: the sets agree, the places
+of the entries need not.
 """
 
 import jax
@@ -36,7 +36,7 @@ def move(ids: Array, new_codes: Array, *state: Array) -> State:
     is_moved = last > 0
 
     def one(new: Array, *table: Array) -> State:
-        starts, sizes, entries, codes, num_inserted, num_lost = table
+        starts, sizes, entries, codes, _, num_lost = table
         r = sizes.shape[0]
         wanted = new[jnp.maximum(last - 1, 0)] if ids.size else codes
         target = jnp.where(is_moved, wanted, codes)
