@@ -28,7 +28,7 @@ TWINS = {
     "build": jax.jit(_reference.build, static_argnames=("num_buckets", "capacity")),
     "move": jax.jit(_reference.move),
     "insert": jax.jit(_reference.insert),
-    "vote": jax.jit(_reference.vote, static_argnames="size"),
+    "vote": jax.jit(_reference.vote, static_argnames="k"),
 }
 
 
@@ -69,7 +69,7 @@ class Trio:
         probes = np.asarray(probes, np.int32)
         want = [self.sets.vote(row.tolist(), start, size) for row in probes]
         first = np.full(1, start, np.int32)
-        twin = TWINS["vote"](probes, first, *self.twin[:4], size=size)
+        twin = TWINS["vote"](probes, first, *self.twin[:4], k=size)
         ours = _buckets.vote(self.ours, jnp.asarray(probes), jnp.asarray(start), size)
         for k, (a, b) in enumerate(zip(ours, twin, strict=True)):
             rows = np.reshape([row[k] for row in want], a.shape)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from bucket_sets import sets_of
+from jax.sharding import Mesh, PartitionSpec
 
 from fsparse import Table, checkpoint, lsh, row_grad, rows
 from fsparse.lsh import _index
@@ -25,6 +26,11 @@ def normal(rng, *shape):
 def codes_of(x):
     """``[t, b]``."""
     return np.asarray(lsh.codes(FAMILY, jnp.asarray(x))).T
+
+
+families = pytest.mark.skipif(
+    not hasattr(lsh, "probes"), reason="needs the hash families themselves"
+)
 
 
 class Brute:
@@ -115,7 +121,7 @@ def test_any_sequence_is_brute_force(seed):
     assert not index.buckets.num_lost.any()
 
 
-@pytest.mark.skipif(not hasattr(lsh, "probes"), reason="families alone have them")
+@families
 def test_several_probes_are_brute_force(rng):
     table, x = normal(rng, N, D), normal(rng, B, D)
     index, brute = build(FAMILY, table), Brute(table)
@@ -239,7 +245,7 @@ def test_one_row(rng):
     )
 
 
-@pytest.mark.skipif(not hasattr(lsh, "mips"), reason="families alone have it")
+@families
 @pytest.mark.parametrize("augment", [False, True])
 def test_rows_prepared_for_inner_products(rng, augment):
     """Codes are those of prepared rows and queries, also after a refresh."""
@@ -403,3 +409,79 @@ def test_codes_have_no_gradient(rng):
     dtable, dx = jax.grad(loss, (0, 1))(jnp.asarray(table), x)
     np.testing.assert_allclose(dtable, 2 * table, rtol=1e-6)
     np.testing.assert_allclose(dx, jnp.cos(x), rtol=1e-6)
+
+
+def find(table, x, changed):
+    """All that an index does, and its arrays that are no layout."""
+    index = lsh.build(FAMILY, table, max_inserted=4)
+    index = lsh.insert(index, x, jnp.arange(len(x), dtype=jnp.int32)[:, None])
+    index = lsh.remove(index, changed)
+    index = lsh.refresh(index, -table, changed[:2])
+    found = lsh.query(index, x, size=5)
+    return found, lsh.query(index, x, size=5, start=3, shared=True), index.buckets.codes
+
+
+@pytest.mark.parametrize(
+    "in_axes", [(0, 0, 0), (0, None, None), (None, 0, None), (None, None, 0)], ids=str
+)
+def test_vmap_is_one_by_one(rng, in_axes):
+    args = normal(rng, 2, N, D), normal(rng, 2, B, D), rng.permutation(N)[:6]
+    args = (*args[:2], jnp.asarray(args[2].reshape(2, 3), jnp.int32))
+    args = [a if axis == 0 else a[0] for a, axis in zip(args, in_axes, strict=True)]
+    got = jax.jit(jax.vmap(find, in_axes))(*args)
+    one = jax.jit(find)
+    for i in range(2):
+        own = [a[i] if axis == 0 else a for a, axis in zip(args, in_axes, strict=True)]
+        mine = jax.tree.map(lambda y, i=i: y[i], got)
+        jax.tree.map(np.testing.assert_array_equal, mine, one(*own))
+
+
+def test_shards_of_examples_ask_one_index_or_their_own(rng):
+    """The table or the examples may be shared; an index may be a carry of scan."""
+    mesh = Mesh(np.array(jax.devices()[:2]), ("i",))
+    tables, xs = jnp.asarray(normal(rng, 2, N, D)), jnp.asarray(normal(rng, 2, B, D))
+    changed = jnp.arange(3, dtype=jnp.int32)
+    own, all_ = PartitionSpec("i"), PartitionSpec()
+    for specs in ((own, own), (all_, own), (own, all_)):
+
+        @partial(jax.shard_map, mesh=mesh, in_specs=specs, out_specs=own)
+        def sharded(table, x):
+            table, x = table[0], x[0]
+            found = find(table, x, changed)
+            index = lsh.build(FAMILY, table)
+            step = lambda index, _: (lsh.refresh(index, -table, changed), ())  # noqa: E731
+            index, _ = jax.lax.scan(step, index, length=2)
+            return jax.tree.map(lambda y: y[None], (found, index.buckets.codes))
+
+        got = jax.jit(sharded)(tables, xs)
+        for i in range(2):
+            of = [
+                a[0 if s is all_ else i]
+                for a, s in zip((tables, xs), specs, strict=True)
+            ]
+            moved = lsh.refresh(lsh.build(FAMILY, of[0]), -of[0], changed)
+            want = find(*of, changed), moved.buckets.codes
+            mine = jax.tree.map(lambda y, i=i: y[i], got)
+            jax.tree.map(np.testing.assert_array_equal, mine, want)
+
+
+def arguments(rng):
+    return *map(jnp.asarray, (normal(rng, N, D), normal(rng, B, D))), jnp.arange(3)
+
+
+@families
+def test_nothing_is_promoted(rng):
+    args = arguments(rng)
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        jax.eval_shape(find, *args)
+        jax.eval_shape(jax.vmap(find, (0, None, None)), args[0][None], *args[1:])
+
+
+def test_x64_changes_nothing(rng):
+    args = arguments(rng)
+    want = jax.jit(find)(*args)
+    with jax.enable_x64(True):
+        got = jax.jit(find)(*args)
+    jax.tree.map(np.testing.assert_array_equal, got, want)
+    dtypes = [y.dtype for y in jax.tree.leaves(got)]
+    assert dtypes == [y.dtype for y in jax.tree.leaves(want)]

@@ -16,9 +16,11 @@ import fsparse
 from fsparse import RowGrad, rows
 from fsparse._call import vary_together
 from fsparse.losses import sampled_softmax_loss
+from fsparse.lsh import _buckets
 from fsparse.sampling import shared_active_set
 
 B, K, D, N, NEGATIVES = 4, 3, 5, 7, 6
+NUM_BUCKETS, MAX_INSERTED, NOWHERE = 4, 2, 65535
 LR, B1, B2, EPS, DECAY, NUM_RATES = 0.3, 0.9, 0.999, 1e-8, 0.9, 2
 
 
@@ -38,6 +40,14 @@ def top_k(x, w):
     scores = x @ w.T
     ids = jnp.argsort(-scores, axis=1, stable=True)[:, :K]
     return jnp.take_along_axis(scores, ids, axis=1), ids.astype(jnp.int32)
+
+
+def best_of_some(x, w, ids):
+    is_row = one_hot(ids, N).sum(-1) > 0
+    scores = jnp.where(is_row, sampled(x, w, ids), -jnp.inf)
+    at = jnp.argsort(-scores, axis=1, stable=True)[:, :K]
+    best = jnp.where(is_row, ids, N)
+    return tuple(jnp.take_along_axis(a, at, axis=1) for a in (scores, best))
 
 
 def row_gradient(grad):
@@ -172,6 +182,55 @@ def softmax_loss(logits, targets, is_active):
     return jnp.sum(own * (jnp.log(z) - logits), 1) / jnp.maximum(own.sum(1), 1)
 
 
+def dense_buckets(codes, changes, question):
+    """``bool[t, bucket, row]``, whether an entry is there, changed one by one."""
+    entries = one_hot(codes, NUM_BUCKETS).swapaxes(1, 2) > 0
+    num_inserted, num_lost = jnp.zeros((2, len(codes)), jnp.int32)
+    (moved, new_codes), (inserted, new_buckets) = changes
+
+    def pair(ids, codes, j):
+        row = one_hot(ids[j], N) > 0
+        return row, (one_hot(codes[:, j], NUM_BUCKETS) > 0)[:, :, None] & row
+
+    def count(entries):
+        return jnp.any(entries, axis=(1, 2)).astype(jnp.int32)
+
+    def insert():
+        nonlocal entries, num_inserted, num_lost
+        for j in range(len(inserted)):
+            _, new = pair(inserted, new_buckets, j)
+            new &= ~entries
+            fits = (num_inserted < MAX_INSERTED)[:, None, None]
+            entries |= new & fits
+            num_inserted += count(new & fits)
+            num_lost += count(new & ~fits)
+
+    def move():
+        nonlocal codes, entries, num_inserted
+        for j in range(len(moved)):
+            row, new = pair(moved, new_codes, j)
+            target = jnp.where(row, new_codes[:, j, None], codes)
+            old = (one_hot(codes, NUM_BUCKETS) > 0).swapaxes(1, 2)
+            old &= (target != codes)[:, None]
+            num_inserted -= count(entries & ~old & new & jnp.any(old, 1)[:, None])
+            entries, codes = (entries & ~old) | new, target
+
+    insert()
+    move()
+    probes, start = question
+    asked = one_hot(probes, len(codes) * NUM_BUCKETS).sum(1)
+    asked = asked.reshape(len(probes), len(codes), NUM_BUCKETS)
+    votes = jnp.einsum("gtc,tcn->gn", asked, entries.astype(jnp.float32))
+    votes = jnp.where(codes[0] == NOWHERE, 0, votes.astype(jnp.int32))
+    rank = jnp.mod(jnp.arange(N, dtype=jnp.int32) - start, N)
+    order = jnp.argsort(-N * votes + rank, axis=1)[:, :K].astype(jnp.int32)
+    best = jnp.take_along_axis(votes, order, axis=1)
+    num_found = jnp.sum(votes > 0, axis=1, dtype=jnp.int32)
+    found = jnp.where(best > 0, order, N), best, num_found
+    sizes = jnp.sum(entries, axis=2, dtype=jnp.int32)
+    return found, sizes, codes, num_inserted, num_lost
+
+
 def by_optimizer(update, **kwargs):
     def call(table, state, grad, learning_rate):
         return update(table, state, grad, learning_rate=learning_rate, **kwargs)
@@ -227,6 +286,14 @@ def make_cases():
             args = (w, state, grad, lr)
             yield Case(name, fn, oracle, args, f"fsparse_{name}_rows")
 
+    def bucket_codes(*shape):
+        return jnp.asarray(rng.choice([0, 1, 2, 3, NOWHERE], shape), jnp.int32)
+
+    moved = jnp.asarray(rng.permutation(N + 2)[:5] - 1, jnp.int32)
+    changes = (moved, bucket_codes(2, 5)), (ids(6), bucket_codes(2, 6))
+    probes = jnp.asarray(rng.integers(-1, 2 * NUM_BUCKETS + 2, (3, 5)), jnp.int32)
+    some = jnp.asarray([rng.permutation(N)[: K + 1] for _ in range(B)], jnp.int32)
+    some = jnp.insert(some, 2, jnp.asarray([-1, N, N + 3, 2**30]), axis=1)
     targets = jnp.array([[0, 2], [1, 4], [-1, 9], [2, 2]], jnp.int32)
     is_active = jnp.array([True, True, True, False])
     key_data = jax.random.key_data(jax.random.key(5))
@@ -246,6 +313,20 @@ def make_cases():
         Case("take_rows", fsparse.take_rows, take, (w, shared), gathered),
         Case("embedding_bag", fsparse.embedding_bag, bag, (w, each, v), gathered),
         Case("dense_top_k", _dense_top_k, top_k, (x, w), "fsparse_dense_top_k"),
+        Case(
+            "sampled_top_k",
+            _sampled_top_k,
+            best_of_some,
+            (x, w, some),
+            "fsparse_sampled_top_k",
+        ),
+        Case(
+            "buckets",
+            _buckets_and_votes,
+            dense_buckets,
+            (bucket_codes(2, N), changes, (probes, jnp.int32(1))),
+            "fsparse_build_buckets",
+        ),
         *row_cases(),
         Case(
             "exact_adam_flush",
@@ -322,6 +403,22 @@ def _scatter_outer(v, x, ids):
 
 def _dense_top_k(x, w):
     return fsparse.dense_top_k(x, w, K)
+
+
+def _sampled_top_k(x, w, ids):
+    return fsparse.sampled_top_k(x, w, ids, K)
+
+
+def _buckets_and_votes(codes, changes, question):
+    narrow = lambda x: x.astype(jnp.uint16)  # noqa: E731
+    (moved, new_codes), (inserted, new_buckets) = changes
+    capacity = N + MAX_INSERTED
+    tables = _buckets.build(narrow(codes), NUM_BUCKETS, capacity)
+    tables = _buckets.insert(tables, inserted, narrow(new_buckets), MAX_INSERTED)
+    tables = _buckets.move(tables, moved, narrow(new_codes))
+    found = _buckets.vote(tables, *question, K)
+    codes = tables.codes.astype(jnp.int32)
+    return found, tables.sizes, codes, tables.num_inserted, tables.num_lost
 
 
 def _active_set(key_data, labels):

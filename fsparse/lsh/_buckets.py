@@ -63,7 +63,7 @@ def vote(
 ) -> tuple[Array, Array, Array]:
     """Ranks the rows in the probed buckets of each group: see `_reference.vote`."""
     operands = vary_together(probes, start.reshape(1), *buckets[:4])
-    ids, votes, num_found = vote_op(*operands, size=size)
+    ids, votes, num_found = vote_op(*operands, k=size)
     return ids, votes, num_found
 
 
@@ -89,9 +89,9 @@ def _same_types(*operands: Array) -> list[jax.ShapeDtypeStruct]:
     return [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in operands[-_STATE:]]
 
 
-def _vote_types(probes: Array, *_: Array, size: int) -> list[jax.ShapeDtypeStruct]:
+def _vote_types(probes: Array, *_: Array, k: int) -> list[jax.ShapeDtypeStruct]:
     groups = probes.shape[0]
-    shapes = (groups, size), (groups, size), (groups,)
+    shapes = (groups, k), (groups, k), (groups,)
     return [jax.ShapeDtypeStruct(shape, jnp.int32) for shape in shapes]
 
 

@@ -342,7 +342,7 @@ def _probes(fn: str, index: Index, x: Array, num_probes: int) -> Array:
     else:
         codes = family_probes(family, x, num_probes)
     first = jnp.arange(family.num_tables, dtype=jnp.int32) * family.num_buckets
-    return codes + first[:, None]
+    return codes + first[None, :, None]
 
 
 def _first_row(fn: str, index: Index, start: Array | int) -> Array:

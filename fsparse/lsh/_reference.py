@@ -85,7 +85,7 @@ def vote(
     entries: Array,
     codes: Array,
     *,
-    size: int,
+    k: int,
 ) -> tuple[Array, Array, Array]:
     """The rows that most of the probed buckets hold, for each group of probes.
 
@@ -93,7 +93,7 @@ def vote(
     vote from each probe whose bucket holds it. Rows that are stored nowhere have none.
 
     Returns:
-      ``ids`` and ``votes``, ``i32[g, size]``, most votes first, equal ones in the order
+      ``ids`` and ``votes``, ``i32[g, k]``, most votes first, equal ones in the order
       ``start, start + 1, ...`` around the end, then padding ``n`` with 0 votes; and
       ``i32[g]``, how many rows had any vote.
     """
@@ -111,10 +111,10 @@ def vote(
         votes = jnp.zeros(n, jnp.int32).at[entries].add(weight, mode="drop")
         votes = jnp.where(codes[0] == _NOWHERE, 0, votes)
         rank = (jnp.arange(n, dtype=jnp.int32) - first) % max(n, 1)
-        order = jnp.lexsort((rank, -votes))[:size].astype(jnp.int32)
+        order = jnp.lexsort((rank, -votes))[:k].astype(jnp.int32)
         best = votes[order]
         ids = jnp.where(best > 0, order, n)
-        fill = (0, size - order.size)
+        fill = (0, k - order.size)
         num_found = jnp.sum(votes > 0, dtype=jnp.int32)
         return jnp.pad(ids, fill, constant_values=n), jnp.pad(best, fill), num_found
 
