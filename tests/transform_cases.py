@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from dense import gather, one_hot, sampled, scatter, take
+from dense_buckets import MAX_INSERTED, NOWHERE, NUM_BUCKETS, dense_buckets
 
 import fsparse
 from fsparse import RowGrad, rows
@@ -20,7 +21,6 @@ from fsparse.lsh import _buckets
 from fsparse.sampling import shared_active_set
 
 B, K, D, N, NEGATIVES = 4, 3, 5, 7, 6
-NUM_BUCKETS, MAX_INSERTED, NOWHERE = 4, 2, 65535
 LR, B1, B2, EPS, DECAY, NUM_RATES = 0.3, 0.9, 0.999, 1e-8, 0.9, 2
 
 
@@ -180,55 +180,6 @@ def softmax_loss(logits, targets, is_active):
     z = jnp.sum(jnp.where(is_active, jnp.exp(logits), 0), axis=1, keepdims=True)
     own = one_hot(targets, logits.shape[1]).sum(1)
     return jnp.sum(own * (jnp.log(z) - logits), 1) / jnp.maximum(own.sum(1), 1)
-
-
-def dense_buckets(codes, changes, question):
-    """``bool[t, bucket, row]``, whether an entry is there, changed one by one."""
-    entries = one_hot(codes, NUM_BUCKETS).swapaxes(1, 2) > 0
-    num_inserted, num_lost = jnp.zeros((2, len(codes)), jnp.int32)
-    (moved, new_codes), (inserted, new_buckets) = changes
-
-    def pair(ids, codes, j):
-        row = one_hot(ids[j], N) > 0
-        return row, (one_hot(codes[:, j], NUM_BUCKETS) > 0)[:, :, None] & row
-
-    def count(entries):
-        return jnp.any(entries, axis=(1, 2)).astype(jnp.int32)
-
-    def insert():
-        nonlocal entries, num_inserted, num_lost
-        for j in range(len(inserted)):
-            _, new = pair(inserted, new_buckets, j)
-            new &= ~entries
-            fits = (num_inserted < MAX_INSERTED)[:, None, None]
-            entries |= new & fits
-            num_inserted += count(new & fits)
-            num_lost += count(new & ~fits)
-
-    def move():
-        nonlocal codes, entries, num_inserted
-        for j in range(len(moved)):
-            row, new = pair(moved, new_codes, j)
-            target = jnp.where(row, new_codes[:, j, None], codes)
-            old = (one_hot(codes, NUM_BUCKETS) > 0).swapaxes(1, 2)
-            old &= (target != codes)[:, None]
-            num_inserted -= count(entries & ~old & new & jnp.any(old, 1)[:, None])
-            entries, codes = (entries & ~old) | new, target
-
-    insert()
-    move()
-    probes, start = question
-    asked = one_hot(probes, len(codes) * NUM_BUCKETS).sum(1)
-    asked = asked.reshape(len(probes), len(codes), NUM_BUCKETS)
-    votes = jnp.einsum("gtc,tcn->gn", asked, entries.astype(jnp.float32))
-    votes = jnp.where(codes[0] == NOWHERE, 0, votes.astype(jnp.int32))
-    rank = jnp.mod(jnp.arange(N, dtype=jnp.int32) - start, N)
-    order = jnp.argsort(-N * votes + rank, axis=1)[:, :K].astype(jnp.int32)
-    best = jnp.take_along_axis(votes, order, axis=1)
-    num_found = jnp.sum(votes > 0, axis=1, dtype=jnp.int32)
-    found = jnp.where(best > 0, order, N), best, num_found
-    sizes = jnp.sum(entries, axis=2, dtype=jnp.int32)
-    return found, sizes, codes, num_inserted, num_lost
 
 
 def by_optimizer(update, **kwargs):

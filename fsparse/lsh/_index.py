@@ -78,8 +78,9 @@ def build(
       ValueError: if it has not two axes or no rows, if its width is not the family's,
         if ``max_inserted < 0``, or if ids of buckets or rows do not fit into i32.
 
-    Nothing aliases, and codes have no gradients. Rows are hashed 4,096 at a time, so
-    that temporaries do not grow with ``n``. Rows with NaN are hashed as rows of zeros.
+    Nothing aliases, and codes have no gradients. Rows are hashed 4,096 at a time:
+    temporaries are those of a block, and 4 bytes a row. Rows with NaN are hashed as
+    rows of zeros. The index holds the family's arrays: who donates it donates them.
 
     Example:
       >>> from fsparse import lsh
