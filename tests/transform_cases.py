@@ -11,11 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from dense import gather, one_hot, sampled, scatter, take
+from dense_buckets import MAX_INSERTED, NOWHERE, NUM_BUCKETS, dense_buckets
 
 import fsparse
 from fsparse import RowGrad, lsh, rows, samplers
 from fsparse._call import vary_together
 from fsparse.losses import sampled_softmax_loss
+from fsparse.lsh import _buckets
 from fsparse.lsh._simhash import SimHash
 
 B, K, D, N, SIZE, TABLES = 4, 3, 5, 7, 5, 2
@@ -38,6 +40,14 @@ def top_k(x, w):
     scores = x @ w.T
     ids = jnp.argsort(-scores, axis=1, stable=True)[:, :K]
     return jnp.take_along_axis(scores, ids, axis=1), ids.astype(jnp.int32)
+
+
+def best_of_some(x, w, ids):
+    is_row = one_hot(ids, N).sum(-1) > 0
+    scores = jnp.where(is_row, sampled(x, w, ids), -jnp.inf)
+    at = jnp.argsort(-scores, axis=1, stable=True)[:, :K]
+    best = jnp.where(is_row, ids, N)
+    return tuple(jnp.take_along_axis(a, at, axis=1) for a in (scores, best))
 
 
 def row_gradient(grad):
@@ -273,6 +283,14 @@ def make_cases():
             args = (w, state, grad, lr)
             yield Case(name, fn, oracle, args, f"fsparse_{name}_rows")
 
+    def bucket_codes(*shape):
+        return jnp.asarray(rng.choice([0, 1, 2, 3, NOWHERE], shape), jnp.int32)
+
+    moved = jnp.asarray(rng.permutation(N + 2)[:5] - 1, jnp.int32)
+    changes = (moved, bucket_codes(2, 5)), (ids(6), bucket_codes(2, 6))
+    probes = jnp.asarray(rng.integers(-1, 2 * NUM_BUCKETS + 2, (3, 5)), jnp.int32)
+    some = jnp.asarray([rng.permutation(N)[: K + 1] for _ in range(B)], jnp.int32)
+    some = jnp.insert(some, 2, jnp.asarray([-1, N, N + 3, 2**30]), axis=1)
     targets = jnp.array([[0, 2], [1, 4], [-1, 9], [2, 2]], jnp.int32)
     is_active = jnp.array([True, True, True, False])
 
@@ -291,6 +309,20 @@ def make_cases():
         Case("take_rows", fsparse.take_rows, take, (w, shared), gathered),
         Case("embedding_bag", fsparse.embedding_bag, bag, (w, each, v), gathered),
         Case("dense_top_k", _dense_top_k, top_k, (x, w), "fsparse_dense_top_k"),
+        Case(
+            "sampled_top_k",
+            _sampled_top_k,
+            best_of_some,
+            (x, w, some),
+            "fsparse_sampled_top_k",
+        ),
+        Case(
+            "buckets",
+            _buckets_and_votes,
+            dense_buckets,
+            (bucket_codes(2, N), changes, (probes, jnp.int32(1))),
+            "fsparse_build_buckets",
+        ),
         *row_cases(),
         Case(
             "exact_adam_flush",
@@ -425,6 +457,22 @@ def _best_loss(x, w, labels):
 def _hashed_rows(x, directions):
     codes = lsh.codes(SimHash(D, TABLES, 3, directions), x)
     return codes, jnp.sum(x, axis=1) * codes[:, 0].astype(jnp.float32)
+
+
+def _sampled_top_k(x, w, ids):
+    return fsparse.sampled_top_k(x, w, ids, K)
+
+
+def _buckets_and_votes(codes, changes, question):
+    narrow = lambda x: x.astype(jnp.uint16)  # noqa: E731
+    (moved, new_codes), (inserted, new_buckets) = changes
+    capacity = N + MAX_INSERTED
+    tables = _buckets.build(narrow(codes), NUM_BUCKETS, capacity)
+    tables = _buckets.insert(tables, inserted, narrow(new_buckets), MAX_INSERTED)
+    tables = _buckets.move(tables, moved, narrow(new_codes))
+    found = _buckets.vote(tables, *question, K)
+    codes = tables.codes.astype(jnp.int32)
+    return found, tables.sizes, codes, tables.num_inserted, tables.num_lost
 
 
 CASES = make_cases()
