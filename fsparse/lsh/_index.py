@@ -97,7 +97,7 @@ def build(
     n, slots = table.shape[0], table.shape[0] + int(max_inserted)
     capacity = slots + -(-slots // _SLACK)
     _require_ids_fit(fn, capacity, family.num_tables * family.num_buckets)
-    codes = _codes_of_rows(family, mips, table, jnp.arange(n, dtype=jnp.int32))
+    codes = codes_of_rows(family, mips, table, jnp.arange(n, dtype=jnp.int32))
     buckets = _buckets.build(codes, family.num_buckets, capacity)
     return Index(family, mips, buckets, int(max_inserted))
 
@@ -131,9 +131,9 @@ def refresh(index: Index, table: Array, ids: Array) -> Index:
     """
     fn = "lsh.refresh"
     table, ids = _checks.as_arrays(fn, table=table, ids=ids)
-    _require_rows_of(fn, index, table)
+    require_rows_of(fn, index, table)
     _require_id_list(fn, ids)
-    codes = _codes_of_rows(index.family, index.mips, table, ids)
+    codes = codes_of_rows(index.family, index.mips, table, ids)
     return replace(index, buckets=_buckets.move(index.buckets, ids, codes))
 
 
@@ -292,11 +292,9 @@ def num_bytes(index: Index) -> int:
 # ---- codes --------------------------------------------------------------------------
 
 
-def _codes_of_rows(
-    family: Family, mips: Mips | None, table: Array, ids: Array
-) -> Array:
+def codes_of_rows(family: Family, mips: Mips | None, table: Array, ids: Array) -> Array:
     """``u16[num_tables, m]``, for blocks of rows; nowhere for padding."""
-    _require_width("lsh.build", family, mips, table)
+    require_width("lsh.build", family, mips, table)
 
     def of_block(ids: Array) -> Array:
         rows = take_rows(table, ids)
@@ -327,7 +325,8 @@ def _probes(index: Index, x: Array, num_probes: int) -> Array:
     return codes + first[:, None]
 
 
-def _require_width(fn: str, family: Family, mips: Mips | None, table: Array) -> None:
+def require_width(fn: str, family: Family, mips: Mips | None, table: Array) -> None:
+    """The width of the rows, as they are hashed."""
     width = jax.eval_shape(
         lambda rows: rows if mips is None else mips_rows(mips, rows), table[:1]
     ).shape[1]
@@ -338,7 +337,8 @@ def _require_width(fn: str, family: Family, mips: Mips | None, table: Array) -> 
         )
 
 
-def _require_rows_of(fn: str, index: Index, table: Array) -> None:
+def require_rows_of(fn: str, index: Index, table: Array) -> None:
+    """A table of the rows that are in the index."""
     _checks.require_table(fn, table=table)
     _checks.require_rank(fn, 2, table=table)
     if table.shape[0] != index.num_rows:
