@@ -112,6 +112,7 @@ def diagnose(
     n, (b, d), room = index.num_rows, x.shape, min(int(size), index.num_rows)
     found = query(index, x, room, num_probes=num_probes)
     fill = jnp.mean(_share(jnp.minimum(found.num_found, room), room))
+    fill = jnp.minimum(fill, 1)  # which rounding may exceed
     best = dense_top_k(x, table, k)[1]
     by_any = query(index, x, 1, num_probes=num_probes, shared=True).num_found
     return Diagnostics(

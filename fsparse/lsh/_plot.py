@@ -67,7 +67,7 @@ def _draw_loads(axes: Any, d: Diagnostics) -> None:
     counts = np.trim_zeros(d.load_histogram, "b")
     names = ["0", "1", *(f"{2**i}-{2 ** (i + 1) - 1}" for i in range(1, 31))]
     axes.bar(names[: len(counts)], counts)
-    axes.tick_params(axis="x", rotation=45)
+    axes.tick_params(axis="x", rotation=90)
     axes.set(
         yscale="symlog",
         xlabel="rows in a bucket",
@@ -81,14 +81,15 @@ def _draw_shares(axes: Any, d: Diagnostics) -> None:
     for place, name in enumerate(_SHARES):
         share, limit = float(getattr(d, name)), limits.get(name)
         axes.barh(place, share, color=_color(limit, d))
-        axes.text(1.02, place, f"{share:.3f}", va="center")
+        text = f"{share:.3f}"
         if limit is not None:
-            ends = place - 0.45, place + 0.45
-            axes.plot([limit.value(d)] * 2, ends, "k")
+            bound = limit.value(d)
+            axes.plot([bound, bound], [place - 0.45, place + 0.45], "k")
+            text += f", should be {limit.side} {bound:.3g}"
+        axes.text(1.03, place, text, va="center")
     axes.set_yticks(range(len(_SHARES)), _SHARES)
     axes.invert_yaxis()
-    title = f"shares, and their limits, for {d.size} candidates"
-    axes.set(xlim=(0, 1.15), xticks=np.linspace(0, 1, 6), title=title)
+    axes.set(xlim=(0, 1), xlabel="share", title=f"for {d.size} candidates")
 
 
 def _color(limit: Limit | None, d: Diagnostics) -> str:
