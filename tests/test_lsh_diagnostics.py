@@ -14,6 +14,7 @@ from fsparse import EfficiencyWarning, Table, lsh
 N, D, B, L, BITS, MAX_INSERTED = 40, 6, 5, 3, 3, 7
 R = 2**BITS
 REMOVED = [3, 11, 38]
+diagnose = jax.jit(lsh.diagnose, static_argnames=("size", "k", "num_probes"))
 FAMILY = lsh.simhash(jax.random.key(0), D, num_tables=L, num_bits=BITS)
 
 
@@ -67,7 +68,7 @@ def share_of(wanted, candidates):
     ("size", "k", "num_probes"), [(9, 4, 1), (3, 5, 2), (60, 50, 3)]
 )
 def test_figures_of_a_sample_against_sets(index, size, k, num_probes):
-    d = lsh.diagnose(index, X, NOW, LABELS, size=size, k=k, num_probes=num_probes)
+    d = diagnose(index, X, NOW, LABELS, size=size, k=k, num_probes=num_probes)
     found = list(found_by(index, X, num_probes))
     room, candidates = min(size, N), [rows[:size] for rows in found]
     np.testing.assert_allclose(d.num_found, np.mean([len(rows) for rows in found]))
@@ -93,7 +94,7 @@ def test_figures_of_a_sample_against_sets(index, size, k, num_probes):
 
 
 def test_loads_against_the_buckets(index):
-    d = lsh.diagnose(index, X, TABLE, size=4)
+    d = diagnose(index, X, TABLE, size=4)
     loads = [len(rows) for table in buckets(index) for rows in table]
     histogram = np.zeros(7, int)  # up to 64 > N + MAX_INSERTED
     for load in loads:
@@ -108,7 +109,7 @@ def test_loads_against_the_buckets(index):
 def test_one_full_bucket_is_in_the_last_bin():
     rows = jnp.ones((32, D))
     index = lsh.build(FAMILY, rows)
-    d = lsh.diagnose(index, rows[:1], rows, size=1)
+    d = diagnose(index, rows[:1], rows, size=1)
     np.testing.assert_array_equal(d.load_histogram, [L * (R - 1), 0, 0, 0, 0, 0, L])
     assert (d.max_load, d.mean_load) == (32, 32 / R)
 
@@ -118,12 +119,12 @@ def test_stale_codes_against_codes(index):
     kept = np.setdiff1d(np.arange(N), REMOVED)
     wanted = np.mean(np.asarray(then != now)[kept])
     assert 0.1 < wanted < 0.9
-    d = lsh.diagnose(index, X, NOW, size=4)
+    d = diagnose(index, X, NOW, size=4)
     np.testing.assert_allclose(d.stale, wanted, rtol=1e-6)
     fresh = lsh.refresh(index, NOW, jnp.asarray(kept, jnp.int32))
-    assert lsh.diagnose(fresh, X, NOW, size=4).stale == 0
+    assert diagnose(fresh, X, NOW, size=4).stale == 0
     none = lsh.remove(index, jnp.arange(N, dtype=jnp.int32))
-    assert np.isnan(lsh.diagnose(none, X, NOW, size=4).stale)
+    assert np.isnan(diagnose(none, X, NOW, size=4).stale)
 
 
 def test_rows_for_stale_are_spread_evenly():
@@ -133,33 +134,33 @@ def test_rows_for_stale_are_spread_evenly():
     rows = normal(4, n, 2)
     index = lsh.build(family, rows)
     for moved in (slice(n // 3), slice(n - n // 3, n)):
-        d = lsh.diagnose(index, rows[:1], rows.at[moved].multiply(-1), size=1)
+        d = diagnose(index, rows[:1], rows.at[moved].multiply(-1), size=1)
         np.testing.assert_allclose(d.stale, 1 / 3, atol=2 / 4096)
 
 
 def test_never_visited_are_the_rows_without_visits(index):
     ids = jnp.array([0, 5, 5, N, N + 3])
     visits = jnp.zeros(N, jnp.int32).at[ids].add(1, mode="drop")
-    d = lsh.diagnose(index, X, TABLE, size=4, visits=visits)
+    d = diagnose(index, X, TABLE, size=4, visits=visits)
     np.testing.assert_allclose(d.never_visited, (N - 2) / N, rtol=1e-6)
 
 
 def test_bytes_and_lost_insertions(index):
-    d = lsh.diagnose(index, X, TABLE, size=4)
+    d = diagnose(index, X, TABLE, size=4)
     np.testing.assert_allclose(d.bytes_per_row, lsh.num_bytes(index) / N, rtol=1e-6)
     assert d.weight_bytes_per_row == 4 * D
-    half = lsh.diagnose(index, X, TABLE.astype(jnp.bfloat16), size=4)
+    half = diagnose(index, X, TABLE.astype(jnp.bfloat16), size=4)
     assert half.weight_bytes_per_row == 2 * D
     assert d.num_lost == np.sum(index.buckets.num_lost)
     assert d.num_lost > 0
 
 
 def test_a_share_of_nothing_is_nan(index):
-    d = lsh.diagnose(index, X, TABLE, size=4)
+    d = diagnose(index, X, TABLE, size=4)
     assert np.isnan([d.label_hit_rate, d.never_visited]).all()
     padding = jnp.full((B, 2), N)
-    assert np.isnan(lsh.diagnose(index, X, TABLE, padding, size=4).label_hit_rate)
-    wild = lsh.diagnose(index, X, jnp.full((N, D), jnp.nan), size=4)
+    assert np.isnan(diagnose(index, X, TABLE, padding, size=4).label_hit_rate)
+    wild = diagnose(index, X, jnp.full((N, D), jnp.nan), size=4)
     assert np.isnan(wild.recall)
 
 
@@ -168,7 +169,7 @@ def test_mips_prepares_rows_and_queries():
     rows = TABLE + 100.0
     mips = lsh.mips(rows)
     plain, centred = lsh.build(FAMILY, rows), lsh.build(FAMILY, rows, mips=mips)
-    loads = [lsh.diagnose(i, X, rows, size=4) for i in (plain, centred)]
+    loads = [diagnose(i, X, rows, size=4) for i in (plain, centred)]
     assert loads[0].max_load == N
     assert loads[1].max_load < N
     assert [d.stale for d in loads] == [0, 0]
@@ -176,9 +177,9 @@ def test_mips_prepares_rows_and_queries():
 
 def test_jit_and_tables_change_nothing(index):
     visits = jnp.arange(N, dtype=jnp.int32) % 3
-    diagnose = partial(lsh.diagnose, size=9, num_probes=2, k=3)
-    eager = diagnose(index, X, NOW, LABELS, visits=visits)
-    jitted = jax.jit(diagnose)(index, X, Table(NOW), LABELS, visits=visits)
+    options = {"size": 9, "k": 4, "visits": visits}
+    eager = lsh.diagnose(index, X, NOW, LABELS, **options)
+    jitted = diagnose(index, X, Table(NOW), LABELS, **options)
     for name, a, b in zip(eager._fields, eager, jitted, strict=True):
         assert (a.shape, a.dtype) == (b.shape, b.dtype), name
         np.testing.assert_allclose(a, b, rtol=1e-6, err_msg=name)
@@ -278,12 +279,12 @@ def test_a_sound_index_has_no_warnings_and_a_bad_one_has_many():
     x = rows[:64] + 0.5 * normal(7, 64, 64)
     labels = jnp.arange(64, dtype=jnp.int32)[:, None]
     family = lsh.simhash(jax.random.key(0), 64, num_tables=8, num_bits=3)
-    sound = lsh.diagnose(lsh.build(family, rows), x, rows, labels, size=64, k=1)
+    sound = diagnose(lsh.build(family, rows), x, rows, labels, size=64, k=1)
     assert warned(sound) == []
     alike = rows + 1000.0
     family = lsh.simhash(jax.random.key(0), 64, num_tables=64, num_bits=6)
     index = lsh.build(family, alike)
-    bad = lsh.diagnose(index, -alike[:64], rows, labels, size=64, k=1)
+    bad = diagnose(index, -alike[:64], rows, labels, size=64, k=1)
     assert warned(bad) == [
         *("padding", "max_load", "bytes_per_row", "stale"),
         *("recall", "label_hit_rate"),
@@ -302,7 +303,7 @@ def test_warnings_can_be_errors():
 def test_plot_writes_a_png_and_leaves_pyplot_alone(index, tmp_path):
     pytest.importorskip("matplotlib")
     before = "matplotlib.pyplot" in sys.modules
-    figures = lsh.diagnose(index, X, NOW, LABELS, size=4)
+    figures = diagnose(index, X, NOW, LABELS, size=4)
     for d in (figures, SOUND, SOUND._replace(load_histogram=np.zeros(31, int))):
         path = tmp_path / "index.figure"
         lsh.plot_diagnostics(d, path)
