@@ -3,6 +3,7 @@
 from importlib.metadata import version as _version
 
 from fsparse import checkpoint, data, lsh, metrics, rows, samplers
+from fsparse._warnings import EfficiencyWarning
 from fsparse.accumulate import accumulate, clip_by_global_norm
 from fsparse.active_sets import ActiveSet, active_set, sample_active_set
 from fsparse.differentiate import grad, value_and_grad
@@ -30,6 +31,7 @@ __version__ = _version("fsparse")
 
 __all__ = [
     "ActiveSet",
+    "EfficiencyWarning",
     "Optimizer",
     "RowGrad",
     "SkipState",

@@ -26,6 +26,7 @@ infinity has the codes of the row of zeros.
 """
 
 from fsparse.lsh._codes import Family, codes, probes
+from fsparse.lsh._diagnostics import Diagnostics, diagnose
 from fsparse.lsh._dwta import dwta
 from fsparse.lsh._index import (
     Candidates,
@@ -41,17 +42,21 @@ from fsparse.lsh._inputs import SparseRows
 from fsparse.lsh._l2 import l2
 from fsparse.lsh._minhash import minhash
 from fsparse.lsh._mips import Mips, mips, mips_queries, mips_rows
+from fsparse.lsh._plot import plot_diagnostics
 from fsparse.lsh._sampler import sampler
 from fsparse.lsh._simhash import simhash
+from fsparse.lsh._warn import warn
 
 __all__ = [
     "Candidates",
+    "Diagnostics",
     "Family",
     "Index",
     "Mips",
     "SparseRows",
     "build",
     "codes",
+    "diagnose",
     "dwta",
     "insert",
     "l2",
@@ -60,10 +65,12 @@ __all__ = [
     "mips_queries",
     "mips_rows",
     "num_bytes",
+    "plot_diagnostics",
     "probes",
     "query",
     "refresh",
     "remove",
     "sampler",
     "simhash",
+    "warn",
 ]

@@ -100,7 +100,7 @@ def build(
     n, slots = table.shape[0], table.shape[0] + int(max_inserted)
     capacity = slots + -(-slots // _SLACK)
     _require_ids_fit(fn, capacity, family.num_tables * family.num_buckets)
-    codes = _codes_of_rows(fn, family, mips, table, jnp.arange(n, dtype=jnp.int32))
+    codes = codes_of_rows(fn, family, mips, table, jnp.arange(n, dtype=jnp.int32))
     buckets = _buckets.build(codes, family.num_buckets, capacity)
     return Index(family, mips, buckets, int(max_inserted))
 
@@ -135,9 +135,9 @@ def refresh(index: Index, table: Array, ids: Array) -> Index:
     fn = "lsh.refresh"
     _checks.require_type(fn, Index, index=index)
     table, ids = _checks.as_arrays(fn, table=table, ids=ids)
-    _require_rows_of(fn, index, table)
+    require_rows_of(fn, index, table)
     _require_id_list(fn, ids)
-    codes = _codes_of_rows(fn, index.family, index.mips, table, ids)
+    codes = codes_of_rows(fn, index.family, index.mips, table, ids)
     return replace(index, buckets=_buckets.move(index.buckets, ids, codes))
 
 
@@ -298,7 +298,7 @@ def num_bytes(index: Index) -> int:
 # ---- codes --------------------------------------------------------------------------
 
 
-def _codes_of_rows(
+def codes_of_rows(
     fn: str, family: Family, mips: Mips | None, table: Array, ids: Array
 ) -> Array:
     """``u16[num_tables, m]``, a block of rows at a time; nowhere for padding."""
@@ -311,7 +311,7 @@ def _codes_of_rows(
         is_row = (ids >= 0) & (ids < table.shape[0])
         return jnp.where(is_row[:, None], codes, NOWHERE).astype(jnp.uint16).T
 
-    _require_width(fn, family, jax.eval_shape(prepared, table[:0]), table=table)
+    require_width(fn, family, jax.eval_shape(prepared, table[:0]), table=table)
     return _by_blocks(of_block, ids, min(_ROWS_A_BLOCK, ids.size))
 
 
@@ -333,7 +333,7 @@ def _by_blocks(of_block: Callable[[Array], Array], ids: Array, size: int) -> Arr
 
 def _prepared(fn: str, index: Index, x: Array) -> Array:
     prepared = x if index.mips is None else mips_queries(index.mips, x)
-    _require_width(fn, index.family, prepared, x=x)
+    require_width(fn, index.family, prepared, x=x)
     return prepared
 
 
@@ -361,7 +361,7 @@ def _first_row(fn: str, index: Index, start: Array | int) -> Array:
 # ---- checks -------------------------------------------------------------------------
 
 
-def _require_width(fn: str, family: Family, hashed: Any, **of: Array) -> None:
+def require_width(fn: str, family: Family, hashed: Any, **of: Array) -> None:
     if family.dim is not None and hashed.shape[1] != family.dim:
         ((name, x),) = of.items()
         raise ValueError(
@@ -370,7 +370,8 @@ def _require_width(fn: str, family: Family, hashed: Any, **of: Array) -> None:
         )
 
 
-def _require_rows_of(fn: str, index: Index, table: Array) -> None:
+def require_rows_of(fn: str, index: Index, table: Array) -> None:
+    """A table of the rows that are in the index."""
     _checks.require_table(fn, table=table)
     _checks.require_rank(fn, 2, table=table)
     if table.shape[0] != index.num_rows:
