@@ -192,6 +192,11 @@ def predict(config: Config, params: Params, batch: Batch, k: int) -> Array:
     if not config.exclude_inputs:
         return fsparse.dense_top_k(h, params.output, k)[1]
     _, ids = fsparse.dense_top_k(h, params.output, k + batch.feature_ids.shape[1])
+    return without_inputs(ids, batch, k)
+
+
+def without_inputs(ids: Array, batch: Batch, k: int) -> Array:
+    """The first `k` of the ids that are no features of their example."""
     is_input = jnp.any(ids[:, :, None] == batch.feature_ids[:, None, :], axis=2)
     new_first = jnp.argsort(is_input, axis=1, stable=True)[:, :k]
     return jnp.take_along_axis(ids, new_first, axis=1)

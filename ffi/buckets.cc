@@ -59,6 +59,9 @@ bool Buckets::Insert(int64_t c, int32_t id) {
 bool Buckets::MakeRoom(int64_t c) {
   for (int64_t hops = 1; hops < num_buckets; ++hops) {
     const int64_t left = c - hops, right = c + hops;
+    if ((left >= 0 && !IsSound(left)) || (right < num_buckets && !IsSound(right))) {
+      return false;  // what lies behind it would be written to through it
+    }
     if (right < num_buckets && HasRoom(right)) {
       for (int64_t j = right; j > c; --j) {  // first entries go to the ends
         std::swap(entries[starts[j]], entries[starts[j] + sizes[j]]);

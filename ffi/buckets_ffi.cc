@@ -55,52 +55,71 @@ ffi::Error BuildBuckets(ffi::ThreadPool pool, U16R2 codes, Out<S32R2> starts,
   return ffi::Error::Success();
 }
 
-// What a change overwrites; each is aliased with the operand of its name.
-struct State {
-  Tables tables;
-  Out<U16R2> codes;
-  Out<S32R1> num_inserted, num_lost;
+// What a change overwrites: an operand, and the result that takes its place.
+template <typename Buffer>
+struct InPlace {
+  const char* name;
+  Buffer old;
+  Out<Buffer> now;
+
+  // XLA aliases the two; a caller that did not alias pays a copy.
+  ffi::Error Carry(const char* op) {
+    for (size_t i = 0; i < old.dimensions().size(); ++i) {
+      const std::string what =
+          std::string("result ") + name + ".shape[" + std::to_string(i) + "]";
+      FSPARSE_RETURN_IF_ERROR(
+          CheckSizes(op, {{what.c_str(), now->dimensions()[i], old.dimensions()[i]}}));
+    }
+    if (old.typed_data() != now->typed_data()) {
+      std::copy_n(old.typed_data(), old.element_count(), now->typed_data());
+    }
+    return ffi::Error::Success();
+  }
 };
 
-// Copies an operand that XLA did not alias, and checks its shape.
-template <typename Buffer>
-bool Carry(const Buffer& from, Out<Buffer>& to) {
-  if (from.element_count() != to->element_count()) return false;
-  if (from.typed_data() != to->typed_data()) {
-    std::copy_n(from.typed_data(), from.element_count(), to->typed_data());
+struct State {
+  InPlace<S32R2> starts, sizes, entries;
+  InPlace<U16R2> codes;
+  InPlace<S32R1> num_inserted, num_lost;
+
+  ffi::Error Carry(const char* op) {
+    FSPARSE_RETURN_IF_ERROR(starts.Carry(op));
+    FSPARSE_RETURN_IF_ERROR(sizes.Carry(op));
+    FSPARSE_RETURN_IF_ERROR(entries.Carry(op));
+    FSPARSE_RETURN_IF_ERROR(codes.Carry(op));
+    FSPARSE_RETURN_IF_ERROR(num_inserted.Carry(op));
+    return num_lost.Carry(op);
   }
-  return true;
-}
+};
 
 // Calls change(table, ids[j], new_codes[t, j]) for all tables t and all j in order.
 template <typename Change>
 ffi::Error ChangeTables(const char* op, ffi::ThreadPool& pool, State state, S32R1 ids,
                         U16R2 new_codes, const Change& change) {
-  const int64_t num_tables = state.codes->dimensions()[0];
-  const int64_t n = state.codes->dimensions()[1], r = ids.dimensions()[0];
-  FSPARSE_RETURN_IF_ERROR(CheckTables(op, state.tables, num_tables));
+  Out<U16R2> codes = state.codes.now;
+  Tables tables{state.starts.now, state.sizes.now, state.entries.now};
+  const int64_t num_tables = codes->dimensions()[0], n = codes->dimensions()[1];
+  const int64_t m = ids.dimensions()[0];
+  FSPARSE_RETURN_IF_ERROR(CheckTables(op, tables, num_tables));
   FSPARSE_RETURN_IF_ERROR(CheckSizes(
-      op, {{"new_codes.shape[0]", new_codes.dimensions()[0], num_tables},
-           {"new_codes.shape[1]", new_codes.dimensions()[1], r},
-           {"num_inserted.shape[0]", state.num_inserted->dimensions()[0], num_tables},
-           {"num_lost.shape[0]", state.num_lost->dimensions()[0], num_tables}}));
-  ParallelFor(pool, num_tables, GrainFor(200 * r), [&](int64_t begin, int64_t end) {
+      op,
+      {{"new_codes.shape[0]", new_codes.dimensions()[0], num_tables},
+       {"new_codes.shape[1]", new_codes.dimensions()[1], m},
+       {"num_inserted.shape[0]", state.num_inserted.old.dimensions()[0], num_tables},
+       {"num_lost.shape[0]", state.num_lost.old.dimensions()[0], num_tables}}));
+  FSPARSE_RETURN_IF_ERROR(state.Carry(op));
+  ParallelFor(pool, num_tables, GrainFor(200 * m), [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
-      TableState table{TableOf(state.tables, n, t), state.codes->typed_data() + t * n,
-                       state.num_inserted->typed_data() + t,
-                       state.num_lost->typed_data() + t};
-      for (int64_t j = 0; j < r; ++j) {
+      TableState table{TableOf(tables, n, t), codes->typed_data() + t * n,
+                       state.num_inserted.now->typed_data() + t,
+                       state.num_lost.now->typed_data() + t};
+      for (int64_t j = 0; j < m; ++j) {
         const int32_t id = ids.typed_data()[j];
-        if (id >= 0 && id < n) change(table, id, new_codes.typed_data()[t * r + j]);
+        if (id >= 0 && id < n) change(table, id, new_codes.typed_data()[t * m + j]);
       }
     }
   });
   return ffi::Error::Success();
-}
-
-ffi::Error NotCarried(const char* op) {
-  return ffi::Error::InvalidArgument(std::string(op) +
-                                     ": results must have the shapes of operands.");
 }
 
 ffi::Error MoveRows(ffi::ThreadPool pool, S32R1 ids, U16R2 new_codes, S32R2 starts,
@@ -108,17 +127,16 @@ ffi::Error MoveRows(ffi::ThreadPool pool, S32R1 ids, U16R2 new_codes, S32R2 star
                     S32R1 num_lost, Out<S32R2> new_starts, Out<S32R2> new_sizes,
                     Out<S32R2> new_entries, Out<U16R2> all_codes,
                     Out<S32R1> new_num_inserted, Out<S32R1> new_num_lost) {
-  const char* op = "fsparse_move_rows";
-  if (!Carry(starts, new_starts) || !Carry(sizes, new_sizes) ||
-      !Carry(entries, new_entries) || !Carry(codes, all_codes) ||
-      !Carry(num_inserted, new_num_inserted) || !Carry(num_lost, new_num_lost)) {
-    return NotCarried(op);
-  }
-  return ChangeTables(
-      op, pool,
-      {{new_starts, new_sizes, new_entries}, all_codes, new_num_inserted, new_num_lost},
-      ids, new_codes,
-      [](TableState& table, int32_t id, uint16_t code) { table.Move(id, code); });
+  return ChangeTables("fsparse_move_rows", pool,
+                      {{"starts", starts, new_starts},
+                       {"sizes", sizes, new_sizes},
+                       {"entries", entries, new_entries},
+                       {"codes", codes, all_codes},
+                       {"num_inserted", num_inserted, new_num_inserted},
+                       {"num_lost", num_lost, new_num_lost}},
+                      ids, new_codes, [](TableState& table, int32_t id, uint16_t code) {
+                        table.Move(id, code);
+                      });
 }
 
 ffi::Error InsertEntries(ffi::ThreadPool pool, S32R1 ids, U16R2 new_codes,
@@ -130,18 +148,18 @@ ffi::Error InsertEntries(ffi::ThreadPool pool, S32R1 ids, U16R2 new_codes,
   const char* op = "fsparse_insert_entries";
   FSPARSE_RETURN_IF_ERROR(
       CheckSizes(op, {{"max_inserted.shape[0]", max_inserted.dimensions()[0], 1}}));
-  if (!Carry(starts, new_starts) || !Carry(sizes, new_sizes) ||
-      !Carry(entries, new_entries) || !Carry(codes, all_codes) ||
-      !Carry(num_inserted, new_num_inserted) || !Carry(num_lost, new_num_lost)) {
-    return NotCarried(op);
-  }
   const int32_t most = max_inserted.typed_data()[0];
-  return ChangeTables(
-      op, pool,
-      {{new_starts, new_sizes, new_entries}, all_codes, new_num_inserted, new_num_lost},
-      ids, new_codes, [most](TableState& table, int32_t id, uint16_t code) {
-        table.InsertEntry(id, code, most);
-      });
+  return ChangeTables(op, pool,
+                      {{"starts", starts, new_starts},
+                       {"sizes", sizes, new_sizes},
+                       {"entries", entries, new_entries},
+                       {"codes", codes, all_codes},
+                       {"num_inserted", num_inserted, new_num_inserted},
+                       {"num_lost", num_lost, new_num_lost}},
+                      ids, new_codes,
+                      [most](TableState& table, int32_t id, uint16_t code) {
+                        table.InsertEntry(id, code, most);
+                      });
 }
 
 #define FSPARSE_STATE_ARGS                  \

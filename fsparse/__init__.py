@@ -6,6 +6,7 @@ from fsparse import checkpoint, data, lsh, metrics, rows, samplers
 from fsparse._autotune import Trial, Tuned, autotune
 from fsparse._bolt import BoltConfig, bolt_autotune
 from fsparse._plans import Plan, default_plans
+from fsparse._warnings import EfficiencyWarning
 from fsparse.accumulate import accumulate, clip_by_global_norm
 from fsparse.active_sets import ActiveSet, active_set, sample_active_set
 from fsparse.differentiate import grad, value_and_grad
@@ -34,6 +35,7 @@ __version__ = _version("fsparse")
 __all__ = [
     "ActiveSet",
     "BoltConfig",
+    "EfficiencyWarning",
     "Optimizer",
     "Plan",
     "RowGrad",

@@ -3,6 +3,7 @@
 Every message has the form ``function: requirement; got values. remedy``.
 """
 
+import numbers
 import operator
 from typing import Any
 
@@ -61,6 +62,15 @@ def require_count(fn: str, least: int, **values: Any) -> None:
             ) from e
         if count < least:
             raise ValueError(f"{fn}: {name} must be at least {least}; got {count}.")
+
+
+def require_between(fn: str, least: float, most: float, **values: Any) -> None:
+    """Static numbers in a closed interval; NaN is in none."""
+    for name, x in values.items():
+        if not isinstance(x, numbers.Real):
+            raise TypeError(f"{fn}: {name} must be a number; got {type(x).__name__}.")
+        if not least <= float(x) <= most:
+            raise ValueError(f"{fn}: {name} must be in [{least}, {most}]; got {x}.")
 
 
 def require_f32(fn: str, **arrays: Any) -> None:

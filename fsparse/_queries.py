@@ -1,5 +1,6 @@
 """What a sampler may look at, and how it opens it."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -70,3 +71,31 @@ def num_rows_of_table(fn: str, query: Query) -> int:
             "Query(labels, table=table)."
         )
     return query.table.shape[0]
+
+
+def known_rows(fn: str, num_rows: int) -> int:
+    """``n``, where the sampler is made for it."""
+    _checks.require_count(fn, 1, num_rows=num_rows)
+    _checks.require_rows_fit(fn, num_rows)
+    return int(num_rows)
+
+
+def ids_of(fn: str, ids: Array, size: int) -> Array:
+    """The ids whose ``log_q`` is asked for."""
+    (ids,) = _checks.as_arrays(fn, ids=ids)
+    _checks.require_ids(fn, ids=ids)
+    _checks.require_count(fn, 1, size=size)
+    return ids
+
+
+def unknown_log_q(fn: str) -> Callable[[Array, int], Array]:
+    """The ``log_q`` of a sampler that has none."""
+
+    def log_q(ids: Array, size: int) -> Array:
+        raise ValueError(
+            f"{fn}: log_q must come from a sampler of known probabilities; got {fn}. "
+            "Such are uniform, popularity, and mix of these; or leave the logits as "
+            "they are."
+        )
+
+    return log_q

@@ -155,11 +155,11 @@ def _product(op: str, eqn: JaxprEqn, inputs: Sequence[Any], tap: Any) -> Any:
 
 
 def _top_k(eqn: JaxprEqn, inputs: Sequence[Any], tap: Any) -> Any:
-    """Scores ``x[i] . w[ids[i, j]]`` and the ids that were found."""
-    x, w = inputs
+    """Scores ``x[i] . w[ids[i, j]]`` and the ids that were found, among some or all."""
+    x, w, *among = inputs
     if _is_ref(x):
         return _no_rule(eqn, inputs, tap)
-    scores, ids = _bind(eqn, [x, w.value])
+    scores, ids = _bind(eqn, [x, w.value, *among])
     read = _Read(ids, x[:, None], scores[:, None], "sampled", w.index)
     scores, read = _tapped(read, tap)
     return [scores[:, 0], ids], read
@@ -257,6 +257,7 @@ _RULES: Mapping[str, Callable[..., Any]] = {
     "fsparse_sampled_matmul": partial(_product, "sampled"),
     "fsparse_gather_matmul": partial(_product, "gather"),
     "fsparse_dense_top_k": _top_k,
+    "fsparse_sampled_top_k": _top_k,
     "stop_gradient": _stop_gradient,
     "copy": _pass,
     "pvary": _pass,
@@ -268,9 +269,9 @@ _RULES: Mapping[str, Callable[..., Any]] = {
     "cond": _cond,
 }
 _REMEDY = (
-    "Read it with take_rows, embedding_bag, sampled_matmul, gather_matmul or "
-    "dense_top_k of fsparse; or, as a constant, through jax.lax.stop_gradient; or pass "
-    "an array in place of the Table, to have its dense gradient."
+    "Read it with take_rows, embedding_bag, sampled_matmul, gather_matmul, dense_top_k "
+    "or sampled_top_k of fsparse; or, as a constant, through jax.lax.stop_gradient; or "
+    "pass an array in place of the Table, to have its dense gradient."
 )
 _REMEDIES = {
     "while": "JAX does not differentiate while_loop in reverse: use scan.",

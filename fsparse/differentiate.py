@@ -33,9 +33,10 @@ def value_and_grad(
 
     A table may be read any number of times, by :func:`fsparse.take_rows`,
     :func:`fsparse.embedding_bag`, :func:`fsparse.sampled_matmul`,
-    :func:`fsparse.gather_matmul` and :func:`fsparse.dense_top_k`; under ``vmap`` and
-    ``jit``, and as a constant of ``scan``, ``cond`` and ``checkpoint``. A read in
-    ``shard_map`` of a table that all shards share has the row gradients of all shards.
+    :func:`fsparse.gather_matmul`, :func:`fsparse.dense_top_k` and
+    :func:`fsparse.sampled_top_k`; under ``vmap`` and ``jit``, and as a constant of
+    ``scan``, ``cond`` and ``checkpoint``. A read in ``shard_map`` of a table that all
+    shards share has the row gradients of all shards.
 
     Args:
       fun: a function to a scalar, or with ``has_aux`` to a scalar and anything else.

@@ -5,7 +5,6 @@ have the same call, so that one takes the place of another.
 """
 
 import math
-import numbers
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
@@ -16,13 +15,20 @@ import numpy as np
 
 from fsparse import _checks
 from fsparse._call import vary_together
-from fsparse._queries import Query, inputs_of, labels_of, shape_of_sample
+from fsparse._queries import (
+    Query,
+    ids_of,
+    inputs_of,
+    known_rows,
+    labels_of,
+    shape_of_sample,
+    unknown_log_q,
+)
 from fsparse.distinct import ranks
 from fsparse.reference import valid
 from fsparse.topk import dense_top_k
 
 Array = jax.Array
-_WITH_PROBABILITY = "uniform, popularity, and mix of these"
 
 
 class Sampler(NamedTuple):
@@ -30,8 +36,8 @@ class Sampler(NamedTuple):
 
     ``sample(key, query, size, per_example)`` gives ``i32[size]`` for the batch, or
     ``i32[b, size]``: candidates in order of priority. They may repeat, and ids outside
-    ``[0, n)`` are padding. If a set takes only the first of them, each row has the same
-    share of the chances that it had.
+    ``[0, n)`` are padding. A set may have room for the first of them only: where they
+    are random, any part of them has each row with the same share of its chances.
 
     ``log_q(ids, size)`` is the log of how many times ``size`` draws are expected to
     have each row, ``f32`` like ``ids``, and 0 for padding. Subtracted from the logits,
@@ -71,7 +77,7 @@ def uniform(num_rows: int) -> Sampler:
       Array([-0.6931472,  0.       ], dtype=float32)
     """
     fn = "samplers.uniform"
-    n = _count_rows(fn, num_rows)
+    n = known_rows(fn, num_rows)
 
     def sample(key: Array, query: Query, size: int, per_example: bool) -> Array:
         shape = shape_of_sample(fn, query, size, per_example, n)
@@ -87,7 +93,7 @@ def uniform(num_rows: int) -> Sampler:
         return jnp.where(ids < left, ids + (n - left), ids - left)
 
     def log_q(ids: Array, size: int) -> Array:
-        ids = _checked_ids(fn, ids, size)
+        ids = ids_of(fn, ids, size)
         return jnp.where(valid(ids, n), jnp.float32(math.log(min(size / n, 1))), 0)
 
     return Sampler(sample, log_q, n)
@@ -99,7 +105,7 @@ def _strata(n: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     while math.gcd(step, size) > 1:
         step += 1
     order = np.arange(size) * step % size
-    bounds = (np.arange(size + 1) * n // size).astype(np.int32)  # beyond 2**31 between
+    bounds = (np.arange(size + 1) * n // size).astype(np.int32)  # products in int64
     return bounds[order], np.diff(bounds)[order]
 
 
@@ -140,7 +146,7 @@ def popularity(counts: Array, power: float = 1.0, smoothing: float = 1.0) -> Sam
     ends = (np.cumsum(widths)[:-1]).astype(np.uint32)
     log_widths = np.full(len(weights), -np.inf, np.float32)
     log_widths[rows] = np.log(widths * 2.0**-32)
-    n = _count_rows(fn, len(weights))
+    n = known_rows(fn, len(weights))
 
     def sample(key: Array, query: Query, size: int, per_example: bool) -> Array:
         shape = shape_of_sample(fn, query, size, per_example, n)
@@ -150,7 +156,7 @@ def popularity(counts: Array, power: float = 1.0, smoothing: float = 1.0) -> Sam
         return jnp.asarray(rows)[drawn]
 
     def log_q(ids: Array, size: int) -> Array:
-        ids = _checked_ids(fn, ids, size)
+        ids = ids_of(fn, ids, size)
         is_row = valid(ids, n)
         known = jnp.asarray(log_widths)[jnp.where(is_row, ids, 0)]
         return jnp.where(is_row, known + jnp.float32(math.log(size)), 0)
@@ -161,7 +167,7 @@ def popularity(counts: Array, power: float = 1.0, smoothing: float = 1.0) -> Sam
 def _weights(fn: str, counts: Array, power: float, smoothing: float) -> np.ndarray:
     """``f64[n]``, positive where a row may be drawn."""
     most = sys.float_info.max
-    _require_between(fn, 0, most, power=power, smoothing=smoothing)
+    _checks.require_between(fn, 0, most, power=power, smoothing=smoothing)
     try:
         known = np.asarray(counts)
     except jax.errors.TracerArrayConversionError as e:
@@ -178,7 +184,8 @@ def _weights(fn: str, counts: Array, power: float, smoothing: float) -> np.ndarr
             f"got {known}."
         )
     known = known.astype(np.float64) + smoothing
-    return np.where(known > 0, (known / known.max()) ** power, 0)
+    weights = (known / known.max()) ** power
+    return np.where(known > 0, np.maximum(weights, np.finfo(np.float64).tiny), 0)
 
 
 def _widths(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -303,7 +310,7 @@ def mix(first: Sampler, second: Sampler, fraction: float) -> Sampler:
     """
     fn = "samplers.mix"
     _checks.require_type(fn, Sampler, first=first, second=second)
-    _require_between(fn, 0, 1, fraction=fraction)
+    _checks.require_between(fn, 0, 1, fraction=fraction)
     known = {s.num_rows for s in (first, second)} - {None}
     if len(known) > 1:
         raise ValueError(
@@ -329,7 +336,7 @@ def mix(first: Sampler, second: Sampler, fraction: float) -> Sampler:
         return jnp.concatenate(vary_together(*ids), axis=-1)[..., order]
 
     def log_q(ids: Array, size: int) -> Array:
-        ids = _checked_ids(fn, ids, size)
+        ids = ids_of(fn, ids, size)
         every = [sampler.log_q(ids, count) for sampler, count in parts(size)]
         if len(every) == 1:
             return every[0]
@@ -337,39 +344,3 @@ def mix(first: Sampler, second: Sampler, fraction: float) -> Sampler:
         return jnp.where(valid(ids, num_rows), jnp.logaddexp(*every), 0)
 
     return Sampler(sample, log_q, num_rows)
-
-
-# ---- what they share ----------------------------------------------------------------
-
-
-def _count_rows(fn: str, num_rows: int) -> int:
-    _checks.require_count(fn, 1, num_rows=num_rows)
-    _checks.require_rows_fit(fn, num_rows)
-    return int(num_rows)
-
-
-def _checked_ids(fn: str, ids: Array, size: int) -> Array:
-    (ids,) = _checks.as_arrays(fn, ids=ids)
-    _checks.require_ids(fn, ids=ids)
-    _checks.require_count(fn, 1, size=size)
-    return ids
-
-
-def _require_between(fn: str, least: float, most: float, **values: float) -> None:
-    for name, x in values.items():
-        if not isinstance(x, numbers.Real):
-            raise TypeError(f"{fn}: {name} must be a number; got {type(x).__name__}.")
-        if not least <= x <= most:
-            raise ValueError(f"{fn}: {name} must be in [{least}, {most}]; got {x}.")
-
-
-def unknown_log_q(fn: str) -> Callable[[Array, int], Array]:
-    """The ``log_q`` of a sampler that has none."""
-
-    def log_q(ids: Array, size: int) -> Array:
-        raise ValueError(
-            f"{fn}: log_q must come from a sampler of known probabilities; got {fn}. "
-            f"Such are {_WITH_PROBABILITY}; or leave the logits as they are."
-        )
-
-    return log_q

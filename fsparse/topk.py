@@ -4,6 +4,7 @@ Products are formed a block at a time in cache, and only scores that beat the ``
 best so far are looked at, so memory does not grow with how many are scored.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from fsparse._call import define
 from fsparse.matmul import sampled_matmul
 
 Array = jax.Array
+Op = Callable[..., tuple[Array, ...]]
 
 
 def dense_top_k(x: Array, w: Array, k: int) -> tuple[Array, Array]:
@@ -143,7 +145,7 @@ def _sampled_batch(
     return scores, best
 
 
-def _jvp_of(op: Any, primals: Any, tangents: Any, *, k: int) -> Any:
+def _jvp_of(op: Op, primals: Any, tangents: Any, *, k: int) -> Any:
     """The scores are products of the rows found; the ids do not move."""
     (x, w, *_), (dx, dw, *_) = primals, tangents
     scores, ids = op(*primals, k=k)
@@ -157,14 +159,14 @@ def _types(x: Array, *_: Array, k: int) -> list[jax.ShapeDtypeStruct]:
     return [jax.ShapeDtypeStruct(shape, dtype) for dtype in (jnp.float32, jnp.int32)]
 
 
-top_k_op = define(
+top_k_op: Op = define(
     "fsparse_dense_top_k",
     _types,
     reference.dense_top_k,
     batch=_batch,
     jvp=lambda *args, **params: _jvp_of(top_k_op, *args, **params),
 )
-sampled_top_k_op = define(
+sampled_top_k_op: Op = define(
     "fsparse_sampled_top_k",
     _types,
     reference.sampled_top_k,

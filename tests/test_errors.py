@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 import fsparse
-from fsparse import RowGrad, losses, metrics, rows
+from fsparse import RowGrad, losses, lsh, metrics, rows
 
 f32, i32 = jnp.ones, partial(jnp.zeros, dtype=jnp.int32)
 X, W, V, IDS, SHARED = f32((3, 4)), f32((5, 4)), f32((3, 2)), i32((3, 2)), i32(2)
@@ -29,6 +29,11 @@ def on_row_grad(update, make_state):
     return call
 
 
+KEY = jax.random.key(0)
+FAMILY = lsh.simhash(KEY, 4, num_tables=2, num_bits=3)
+INDEX = lsh.build(FAMILY, W, max_inserted=3)
+
+
 def exact_adam_state(**moments):
     return rows.ExactAdamState(**moments, rates=f32(8), decay=f32(3) / 2)
 
@@ -46,6 +51,7 @@ CALLS = {
     "take_rows": (fsparse.take_rows, {"w": W, "ids": SHARED}),
     "embedding_bag": (fsparse.embedding_bag, {"table": W, "ids": IDS, "weights": V}),
     "dense_top_k": (fsparse.dense_top_k, {"x": X, "w": W, "k": 2}),
+    "sampled_top_k": (fsparse.sampled_top_k, {"x": X, "w": W, "ids": IDS, "k": 2}),
     "row_grad": (
         fsparse.row_grad,
         {"ids": IDS, "x": X, "num_rows": 5},
@@ -83,6 +89,11 @@ CALLS = {
         ),
         {"table": W, "mu": W, "nu": W, "last": i32(5)},
     ),
+    "lsh.build": (partial(lsh.build, FAMILY), {"table": W, "max_inserted": 2}),
+    "lsh.refresh": (partial(lsh.refresh, INDEX), {"table": W, "ids": SHARED}),
+    "lsh.remove": (partial(lsh.remove, INDEX), {"ids": SHARED}),
+    "lsh.insert": (partial(lsh.insert, INDEX), {"x": X, "ids": IDS}),
+    "lsh.query": (partial(lsh.query, INDEX), {"x": X, "size": 2, "num_probes": 1}),
     "add_rows": (
         lambda table, scale: rows.add_rows(table, GRAD, scale=scale),
         {"table": W, "scale": f32(())},
@@ -121,6 +132,7 @@ TABLES = {
     ("gather_matmul", "w"),
     ("take_rows", "w"),
     ("dense_top_k", "w"),
+    ("sampled_top_k", "w"),
     *[(name, arg) for name in CALLS for arg in ("table", "mu", "nu")],
     ("momentum_update", "trace"),
     ("adagrad_update", "acc"),
@@ -244,6 +256,18 @@ MISTAKES = [
         {"w": f32((5, 3))},
         ValueError,
         "w.shape[1] must equal x.shape[1]; got w: f32[5,3], x: f32[3,4].",
+    ),
+    (
+        "sampled_top_k",
+        {"w": f32((5, 3))},
+        ValueError,
+        "w.shape[1] must equal x.shape[1]; got w: f32[5,3], x: f32[3,4].",
+    ),
+    (
+        "sampled_top_k",
+        {"ids": IDS[:2]},
+        ValueError,
+        "ids must have a row for each example; got ids: i32[2,2], x: f32[3,4].",
     ),
     *[
         (
@@ -377,9 +401,81 @@ MISTAKES = [
             ("propensity_gains", "predicted"),
         ]
     ],
+    ("lsh.build", {"table": f32((0, 4))}, ValueError, "table must have rows; got"),
+    *[
+        (name, {arg: x}, ValueError, message)
+        for name, arg, x, message in [
+            (
+                "lsh.build",
+                "table",
+                f32((5, 3)),
+                "table must give vectors of the family's width 4; got table: f32[5,3], "
+                "which gives 3.",
+            ),
+            (
+                "lsh.refresh",
+                "table",
+                f32((5, 3)),
+                "table must give vectors of the family's width 4; got",
+            ),
+            (
+                "lsh.refresh",
+                "table",
+                f32((6, 4)),
+                "table must have the 5 rows of the index; got table: f32[6,4].",
+            ),
+            (
+                "lsh.query",
+                "x",
+                f32((3, 5)),
+                "x must give vectors of the family's width 4; got x: f32[3,5]",
+            ),
+            (
+                "lsh.insert",
+                "x",
+                f32((3, 5)),
+                "x must give vectors of the family's width 4; got x: f32[3,5]",
+            ),
+            (
+                "lsh.insert",
+                "ids",
+                IDS[:2],
+                "ids must have a row for each example; got ids: i32[2,2], x: f32[3,4].",
+            ),
+            (
+                "lsh.query",
+                "start",
+                i32(1),
+                "start must have 0 axes; got start: i32[1].",
+            ),
+        ]
+    ],
+    (
+        "lsh.query",
+        {"start": f32(())},
+        TypeError,
+        "start must be an integer; got f32[].",
+    ),
     # values
+    ("lsh.build", {"max_inserted": -1}, ValueError, "must be at least 0; got -1."),
+    ("lsh.query", {"size": 0}, ValueError, "size must be at least 1; got 0."),
+    ("lsh.query", {"num_probes": 0}, ValueError, "must be at least 1; got 0."),
+    (
+        "lsh.build",
+        {"table": HUGE},
+        ValueError,
+        "17 / 16 (rows + max_inserted) must be less than 2**31, for slots are numbered "
+        "in int32; got 2281701378. Split the table.",
+    ),
+    (
+        "lsh.build",
+        {"max_inserted": 2**31 - 1},
+        ValueError,
+        "17 / 16 (rows + max_inserted) must be less than 2**31, for slots are numbered",
+    ),
     ("dense_top_k", {"k": 0}, ValueError, "k must be at least 1; got 0."),
     ("dense_top_k", {"k": -3}, ValueError, "k must be at least 1; got -3."),
+    ("sampled_top_k", {"k": 0}, ValueError, "k must be at least 1; got 0."),
     *[
         (name, {"k": 0}, ValueError, "k must be at least 1; got 0.")
         for name in ("precision_at", "hit_at", "propensity_gains")
@@ -408,6 +504,7 @@ MISTAKES = [
             ("take_rows", {"w": HUGE}),
             ("embedding_bag", {"table": HUGE}),
             ("dense_top_k", {"w": HUGE}),
+            ("sampled_top_k", {"w": HUGE}),
             ("sgd_update", {"table": HUGE}),
             ("first_distinct", {"num_rows": 2**31 - 1}),
             ("active_set", {"num_rows": 2**31 - 1}),
@@ -467,6 +564,19 @@ def test_the_calls_themselves_are_right(name):
             lambda: rows.adam_init(W, moment_dtype=jnp.float16),
             "adam_init: moment_dtype must be float32 or bfloat16; got float16.",
         ),
+        *[
+            (
+                partial(call, *args),
+                f"lsh.{name}: index must be of type Index; got SimHash",
+            )
+            for name, call, args in [
+                ("refresh", lsh.refresh, (FAMILY, W, SHARED)),
+                ("remove", lsh.remove, (FAMILY, SHARED)),
+                ("insert", lsh.insert, (FAMILY, X, IDS)),
+                ("query", lsh.query, (FAMILY, X, 2)),
+                ("num_bytes", lsh.num_bytes, (FAMILY,)),
+            ]
+        ],
         (
             lambda: jax.jit(fsparse.dense_top_k)(X, W, 2),
             "dense_top_k: k must be a static integer; got",
@@ -483,3 +593,11 @@ def test_tables_folded_by_vmap_must_fit_int32():
     mapped = jax.vmap(fsparse.sampled_matmul, in_axes=(None, 0, None))
     with pytest.raises(ValueError, match=r"vmap: .*got 2147483648\. Split the table"):
         jax.eval_shape(mapped, X, w, IDS)
+
+
+def test_buckets_must_fit_int32():
+    """Checked before anything is allocated."""
+    shape = jax.eval_shape(lambda: lsh.simhash(KEY, 1, num_tables=2**17, num_bits=14))
+    table = jax.ShapeDtypeStruct((3, 1), jnp.float32)
+    with pytest.raises(ValueError, match=r"^lsh\.build: .*got 2147483648\. Use fewer"):
+        jax.eval_shape(lsh.build, shape, table)

@@ -12,6 +12,7 @@ import fsparse
 from fsparse._call import TARGETS
 
 B, K, D, N, T, H = 4, 3, 5, 7, 6, 9
+L, R, C, M = 2, 4, 8, 3  # tables of buckets, slots, rows that change
 
 
 def f32(*shape):
@@ -20,6 +21,10 @@ def f32(*shape):
 
 def bf16(*shape):
     return jnp.ones(shape, jnp.bfloat16)
+
+
+def u16(*shape):
+    return jnp.zeros(shape, jnp.uint16)
 
 
 def i32(*shape):
@@ -31,6 +36,14 @@ SEED = {"seed": jnp.zeros(2, jnp.uint32)}
 TABLE, LAST = f32(N, D), i32(N) + 1
 MOMENTS = {"table": bf16(N, D), "mu": TABLE, "nu": bf16(N, D)}
 SCHEDULE = {"history": f32(H, 2), "step": i32(1) + 2}
+BUCKETS = {"starts": i32(L, R + 1), "sizes": i32(L, R), "entries": i32(L, C)}
+STATE = {
+    **BUCKETS,
+    "codes": u16(L, N),
+    "num_inserted": i32(L),
+    "num_lost": i32(L),
+}
+CHANGES = {"ids": i32(M), "new_codes": u16(L, M)}
 # Operands and results of a correct call of each handler.
 CALLS = {
     "fsparse_sampled_matmul": (
@@ -99,12 +112,24 @@ CALLS = {
         {"ids": i32(B, T), "num_rows": i32(1) + N},
         {"first": i32(B, K), "num_distinct": i32(B)},
     ),
+    "fsparse_sampled_top_k": (
+        {"x": f32(B, D), "w": TABLE, "ids": i32(B, T)},
+        {"scores": f32(B, K), "best": i32(B, K)},
+    ),
+    "fsparse_build_buckets": ({"codes": u16(L, N)}, BUCKETS),
+    "fsparse_move_rows": ({**CHANGES, **STATE}, STATE),
+    "fsparse_insert_entries": ({**CHANGES, "max_inserted": i32(1), **STATE}, STATE),
+    "fsparse_vote": (
+        {"probes": i32(B, T), "start": i32(1), **BUCKETS, "codes": u16(L, N)},
+        {"ids": i32(B, K), "votes": i32(B, K), "num_found": i32(B)},
+    ),
 }
 # Tables that are only read may be f32 or bf16: their handlers check them by name.
 TABLES = {
     ("fsparse_sampled_matmul", "w"),
     ("fsparse_gather_matmul", "w"),
     ("fsparse_dense_top_k", "w"),
+    ("fsparse_sampled_top_k", "w"),
 }
 # Sizes that nothing else has to agree with: any number of rows of a table.
 FREE = {
@@ -120,6 +145,13 @@ FREE = {
     ("fsparse_dense_top_k", "w", 0),
     ("fsparse_first_distinct", "ids", 1),
     ("fsparse_first_distinct", "first", 1),
+    ("fsparse_sampled_top_k", "w", 0),
+    ("fsparse_sampled_top_k", "ids", 1),
+    ("fsparse_build_buckets", "codes", 1),
+    ("fsparse_build_buckets", "entries", 1),
+    ("fsparse_vote", "probes", 1),
+    ("fsparse_vote", "entries", 1),
+    ("fsparse_vote", "codes", 1),
 }
 
 
@@ -205,7 +237,14 @@ def test_bf16_tables_run(name, what):
         np.testing.assert_array_equal(result, want)
 
 
-@pytest.mark.parametrize("name", [name for name in CALLS if name.endswith("_rows")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name, (operands, _) in CALLS.items()
+        if "table" in operands and name.endswith("_rows")
+    ],
+)
 def test_a_table_that_is_not_aliased_is_copied(name):
     """The calls above name row 0 alone."""
     table, *moments = call(name, *CALLS[name])
@@ -269,3 +308,26 @@ def test_one_module_touches_jax_ffi():
     uses = re.compile(r"jax\.ffi|jax import .*\bffi\b|jax\._src")
     users = [p.name for p in package.rglob("*.py") if uses.search(p.read_text())]
     assert users == ["_call.py"]
+
+
+@pytest.mark.parametrize(
+    "buckets", [(L, 0, C), (L, R, N - 1)], ids=["none", "few slots"]
+)
+def test_buckets_that_cannot_hold_all_rows_are_refused(buckets):
+    tables, count, capacity = buckets
+    results = [i32(tables, count + 1), i32(tables, count), i32(tables, capacity)]
+    named = dict(zip(BUCKETS, results, strict=True))
+    message = f"must be a bucket, and a slot for each row; got {count} and {capacity}"
+    with pytest.raises(jax.errors.JaxRuntimeError, match=message):
+        call("fsparse_build_buckets", {"codes": u16(L, N)}, named)
+
+
+@pytest.mark.parametrize("name", ["fsparse_move_rows", "fsparse_insert_entries"])
+def test_a_state_that_is_not_aliased_is_copied(name):
+    operands, results = CALLS[name]
+    state = {k: operands[k] + 3 for k in STATE}
+    for old, new in zip(
+        state.values(), call(name, operands | state, results), strict=True
+    ):
+        changed = np.asarray(old != new)
+        assert changed.sum() <= L  # at most what became of row 0

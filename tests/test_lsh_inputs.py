@@ -1,6 +1,5 @@
 """Rows of every kind, for every hash family: one meaning, any number, any transform."""
 
-import re
 from functools import partial
 
 import jax
@@ -16,7 +15,7 @@ import fsparse
 from fsparse import lsh
 
 KEY = jax.random.key(0)
-D = 11
+B, D = 4, 11  # one shape where any will do: it is compiled once
 MAKERS = {
     "simhash": partial(lsh.simhash, num_tables=6, num_bits=5),
     "simhash-sparse": partial(lsh.simhash, num_tables=6, num_bits=5, kind="sparse"),
@@ -27,6 +26,10 @@ MAKERS = {
 }
 FAMILIES = {name: make(KEY, D) for name, make in MAKERS.items()}
 every_family = pytest.mark.parametrize("name", MAKERS)
+# The ops of the other two are a case of test_transforms.py.
+transformed = pytest.mark.parametrize(
+    "name", ["simhash-hadamard", "dwta", "minhash", "l2"]
+)
 exact_family = pytest.mark.parametrize("name", ["dwta", "minhash"])
 
 
@@ -35,14 +38,14 @@ def some_rows(rng, *shape):
     return x * (rng.random(x.shape) < 0.6)
 
 
-def sparse_form(x, order=None, extra=0):
+def sparse_form(x, order=None):
     """All coordinates of each row in some order; those that are 0 become padding."""
     b, d = x.shape
     order = np.tile(np.arange(d), (b, 1)) if order is None else order
     values = np.take_along_axis(x, order, axis=1)
     ids = np.where(values == 0, d + 1, order).astype(np.int32)
-    ids = np.pad(ids, ((0, 0), (0, extra)), constant_values=-1)
-    return lsh.SparseRows(ids, np.pad(values, ((0, 0), (0, extra))))
+    ids = np.pad(ids, ((0, 0), (0, 2)), constant_values=-1)
+    return lsh.SparseRows(ids, np.pad(values, ((0, 0), (0, 2))))
 
 
 # ---- one meaning --------------------------------------------------------------------
@@ -55,25 +58,25 @@ values = st.one_of(
 
 @exact_family
 @settings(max_examples=60, deadline=None)
-@given(x=arrays(np.float32, (3, D), elements=values), seed=st.integers(0, 99))
+@given(x=arrays(np.float32, (B, D), elements=values), seed=st.integers(0, 99))
 def test_dense_and_sparse_rows_have_the_same_codes(name, x, seed):
     """To the bit, in any order of ids, with padding."""
     rng = np.random.default_rng(seed)
-    order = rng.permuted(np.tile(np.arange(D), (3, 1)), axis=1)
+    order = rng.permuted(np.tile(np.arange(D), (B, 1)), axis=1)
     family = FAMILIES[name]
-    got = lsh.codes(family, sparse_form(x, order, extra=2))
+    got = lsh.codes(family, sparse_form(x, order))
     np.testing.assert_array_equal(got, lsh.codes(family, x))
 
 
 @every_family
 @settings(max_examples=30, deadline=None)
 @given(
-    ids=arrays(np.int32, (3, 14), elements=st.integers(-2, D + 2)),
-    small=arrays(np.int8, (3, 14), elements=st.integers(-2, 2)),
+    ids=arrays(np.int32, (B, D + 2), elements=st.integers(-2, D + 2)),
+    small=arrays(np.int8, (B, D + 2), elements=st.integers(-2, 2)),
 )
 def test_values_of_repeated_ids_add_up(name, ids, small):
     """Whole numbers, so that sums are exact; some are 0, and then absent."""
-    dense = np.zeros((3, D), np.float32)
+    dense = np.zeros((B, D), np.float32)
     for i, j in np.argwhere((ids >= 0) & (ids < D)):
         dense[i, ids[i, j]] += small[i, j]
     rows = lsh.SparseRows(ids, small.astype(np.float32))
@@ -94,16 +97,16 @@ def near_an_edge(family, x):
     return np.zeros((b, family.num_tables), bool)
 
 
-@every_family
+@pytest.mark.parametrize("name", sorted({*MAKERS} - {"dwta", "minhash"}))
 def test_sparse_form_of_many_rows(rng, name):
-    x, family = some_rows(rng, 200), FAMILIES[name]
-    equal = lsh.codes(family, sparse_form(x, extra=1)) == lsh.codes(family, x)
+    x, family = some_rows(rng, 1000), FAMILIES[name]
+    equal = lsh.codes(family, sparse_form(x)) == lsh.codes(family, x)
     assert (np.asarray(equal) | near_an_edge(family, x)).all()
 
 
 @every_family
 def test_bf16_rows_are_widened(rng, name):
-    half = jnp.asarray(some_rows(rng, 20), jnp.bfloat16)
+    half = jnp.asarray(some_rows(rng, B), jnp.bfloat16)
     wide, family = half.astype(jnp.float32), FAMILIES[name]
     want = lsh.codes(family, wide)
     np.testing.assert_array_equal(lsh.codes(family, half), want)
@@ -118,7 +121,7 @@ def test_bf16_rows_are_widened(rng, name):
 @every_family
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_rows_that_are_not_finite_are_rows_of_zeros(rng, name, bad):
-    x, family = some_rows(rng, 5), FAMILIES[name]
+    x, family = some_rows(rng, B), FAMILIES[name]
     zeroed = x.copy()
     x[[0, 3], [2, 10]], zeroed[[0, 3]] = bad, 0
     want = lsh.codes(family, zeroed)
@@ -132,7 +135,7 @@ def test_rows_that_are_not_finite_are_rows_of_zeros(rng, name, bad):
 
 @every_family
 def test_padding_hides_its_values(rng, name):
-    rows, family = sparse_form(some_rows(rng, 5)), FAMILIES[name]
+    rows, family = sparse_form(some_rows(rng, B)), FAMILIES[name]
     for beyond in (-1, D, 2**31 - 1, -(2**31)):
         is_padding = (rows.ids < 0) | (rows.ids >= D)
         hidden = lsh.SparseRows(
@@ -156,7 +159,7 @@ def test_sums_that_overflow_are_not_finite(name):
 
 
 @every_family
-@pytest.mark.parametrize("d", [1, 2, 3, 64])
+@pytest.mark.parametrize("d", [1, 3])
 def test_codes_are_buckets_whatever_the_width(rng, name, d):
     """Also with fewer coordinates than bits, positions or bins."""
     family = MAKERS[name](KEY, d)
@@ -181,10 +184,9 @@ def test_no_rows_and_no_coordinates(name):
 
 
 @every_family
-@pytest.mark.parametrize("b", [4097, 8192])
-def test_blocks_of_rows(rng, name, b):
-    x, family = some_rows(rng, b), FAMILIES[name]
-    parts = [lsh.codes(family, x[i : i + 2048]) for i in range(0, b, 2048)]
+def test_blocks_of_rows(rng, name):
+    x, family = some_rows(rng, 4097), FAMILIES[name]
+    parts = [lsh.codes(family, part) for part in (x[:1], x[1:])]
     np.testing.assert_array_equal(lsh.codes(family, x), np.concatenate(parts))
 
 
@@ -206,8 +208,10 @@ def shaped(shape, dtype=jnp.float32):
     return jax.ShapeDtypeStruct(shape, dtype)
 
 
-@every_family
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["f32", "bf16"])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [*((name, jnp.float32) for name in MAKERS), ("simhash", jnp.bfloat16)],
+)
 def test_memory_does_not_grow_with_rows(name, dtype):
     """The shape of Amazon-670K's output layer: 343 MB of rows, 640 hashes each."""
     sizes = {"simhash": {"num_bits": 10}, "l2": {"num_hashes": 10}, "dwta": {}}
@@ -216,7 +220,7 @@ def test_memory_does_not_grow_with_rows(name, dtype):
     assert temporary_bytes(make, shaped((670_091, 128), dtype)) < 64e6
 
 
-@every_family
+@pytest.mark.parametrize("name", ["simhash-hadamard", "dwta", "minhash"])
 def test_sparse_rows_are_not_made_dense(name):
     """2,048 rows of 75 of a million coordinates: dense they were 8 GB."""
     make = partial(MAKERS[name], dim=10**6)
@@ -232,9 +236,9 @@ def assert_same(got, want):
     np.testing.assert_array_equal(got, want)
 
 
-@every_family
+@transformed
 def test_vmap_over_rows(rng, name):
-    x, family = some_rows(rng, 3, 4), FAMILIES[name]
+    x, family = some_rows(rng, 3, B), FAMILIES[name]
     want = np.stack([lsh.codes(family, rows) for rows in x])
     assert_same(jax.vmap(partial(lsh.codes, family))(x), want)
     rows = jax.tree.map(lambda *a: np.stack(a), *map(sparse_form, x))
@@ -244,18 +248,18 @@ def test_vmap_over_rows(rng, name):
     ).all()
 
 
-@every_family
+@transformed
 def test_vmap_over_families(rng, name):
-    keys, x = jax.random.split(KEY, 3), some_rows(rng, 4)
+    keys, x = jax.random.split(KEY, 3), some_rows(rng, B)
     families = jax.vmap(partial(MAKERS[name], dim=D))(keys)
     got = jax.vmap(lsh.codes, (0, None))(families, x)
     want = np.stack([lsh.codes(MAKERS[name](key, D), x) for key in keys])
     assert_same(got, want)
 
 
-@every_family
+@transformed
 def test_ways_to_call(rng, name):
-    x, family = some_rows(rng, 4), FAMILIES[name]
+    x, family = some_rows(rng, B), FAMILIES[name]
     for rows in (x, sparse_form(x)):
         want = lsh.codes(family, rows)
         assert_same(jax.jit(lsh.codes)(family, rows), want)
@@ -263,13 +267,19 @@ def test_ways_to_call(rng, name):
         assert_same(scanned[1][1], want)
         shape = jax.eval_shape(lsh.codes, family, rows)
         assert (shape.shape, shape.dtype) == (want.shape, want.dtype)
+
+
+def test_disable_jit(rng):
+    x = rng.standard_normal((2, 2)).astype(np.float32)
+    family = lsh.dwta(KEY, 2, num_tables=1, num_hashes=1, bin_size=2)
+    want = lsh.codes(family, x)
     with jax.disable_jit():
-        assert_same(lsh.codes(family, rows), want)
+        assert_same(lsh.codes(family, x), want)
 
 
 @every_family
 def test_types_stay_when_promotion_is_strict_or_wide(rng, name):
-    x, family = some_rows(rng, 4), FAMILIES[name]
+    x, family = some_rows(rng, B), FAMILIES[name]
     for rows in (x, sparse_form(x)):
         want = lsh.codes(family, rows)
         with (
@@ -278,11 +288,12 @@ def test_types_stay_when_promotion_is_strict_or_wide(rng, name):
             jax.numpy_rank_promotion("raise"),
         ):
             assert_same(lsh.codes(family, rows), want)
-            made = jax.jit(partial(MAKERS[name], dim=D))(KEY)
-        jax.tree.map(np.testing.assert_array_equal, made, family)
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+        made = jax.jit(partial(MAKERS[name], dim=D))(KEY)
+    jax.tree.map(np.testing.assert_array_equal, made, family)
 
 
-@every_family
+@transformed
 def test_shard_map(rng, name):
     """Blocks of rows on two devices; the family, an argument or not, on both."""
     x, family = some_rows(rng, 10_000), FAMILIES[name]
@@ -295,13 +306,13 @@ def test_shard_map(rng, name):
     assert_same(jax.jit(closed_over)(rows), lsh.codes(family, rows))
 
 
-@every_family
+@transformed
 def test_codes_have_no_gradients(rng, name):
-    x = jnp.asarray(some_rows(rng, 4))
+    x = jnp.asarray(some_rows(rng, B))
 
     def loss(x, family):
         codes = lsh.codes(family, x).astype(jnp.float32)
-        rows = lsh.SparseRows(jnp.zeros((4, D), jnp.int32), x)
+        rows = lsh.SparseRows(jnp.zeros((B, D), jnp.int32), x)
         return jnp.sum(x[:, :6] * codes) + jnp.sum(lsh.codes(family, rows) * 1.0)
 
     codes = lsh.codes(FAMILIES[name], x)
@@ -321,132 +332,7 @@ def test_a_family_is_an_immutable_pytree():
 
 
 def test_families_of_other_keys_differ(rng):
-    x = some_rows(rng, 50)
+    x = some_rows(rng, B)
     for name, make in MAKERS.items():
         other = lsh.codes(make(jax.random.key(1), D), x)
         assert (np.asarray(other) != np.asarray(lsh.codes(FAMILIES[name], x))).any()
-
-
-# ---- mistakes -----------------------------------------------------------------------
-
-X = jnp.ones((2, D))
-IDS = jnp.zeros((2, 3), jnp.int32)
-F = FAMILIES["simhash"]
-
-
-def rows_of(ids=IDS, values=X[:, :3]):
-    return lsh.SparseRows(ids, values)
-
-
-MISTAKES = [
-    (lambda: lsh.codes(F, X[:, :4]), ValueError, "codes: x.shape[1] must equal dim=11"),
-    (lambda: lsh.codes(F, X[0]), ValueError, "codes: x must have 2 axes; got"),
-    (lambda: lsh.codes(F, IDS), TypeError, "codes: x must be float32 or bfloat16; got"),
-    (lambda: lsh.codes(F, "x"), TypeError, "codes: x must be an array; got str."),
-    (lambda: lsh.codes(X, X), TypeError, "codes: family must be of type Family; got"),
-    (
-        lambda: lsh.codes(F, rows_of(ids=X[:, :3])),
-        TypeError,
-        "codes: ids must be int32; got ids: f32[2,3].",
-    ),
-    (
-        lambda: lsh.codes(F, rows_of(values=IDS)),
-        TypeError,
-        "codes: values must be float32 or bfloat16; got values: i32[2,3].",
-    ),
-    (
-        lambda: lsh.codes(F, rows_of(values=X)),
-        ValueError,
-        "codes: ids and values must have one shape; got ids: i32[2,3], values: f32[2,",
-    ),
-    (
-        lambda: lsh.codes(F, rows_of(IDS[0], X[0, :3])),
-        ValueError,
-        "codes: ids must have 2 axes; got ids: i32[3].",
-    ),
-    (lambda: lsh.probes(F, X, 0), ValueError, "num_probes must be at least 1; got 0."),
-    (lambda: lsh.probes(F, X, 33), ValueError, "num_probes must be at most 32; got 33"),
-    (lambda: lsh.probes(F, X, 2.0), TypeError, "num_probes must be a static integer"),
-    (lambda: lsh.probes(X, X, 2), TypeError, "probes: family must be of type Family"),
-    *[
-        (
-            partial(lsh.probes, FAMILIES[name], X, 2),
-            ValueError,
-            "probes: family must be one that can probe neighbours, which simhash can; ",
-        )
-        for name in ("dwta", "minhash", "l2")
-    ],
-    *[
-        (
-            partial(make, KEY, **{"dim": D, size: 0}),
-            ValueError,
-            f"{name.split('-')[0]}: {size} must be at least 1; got 0.",
-        )
-        for name, make in MAKERS.items()
-        for size in ("dim", *sorted({"num_tables", *make.keywords} - {"kind", "width"}))
-    ],
-    *[
-        (
-            partial(make, KEY, D, num_bits=16),
-            ValueError,
-            f"{name.split('-')[0]}: num_bits must be at most 15; got 16. Make it",
-        )
-        for name, make in MAKERS.items()
-        if name != "dwta"
-    ],
-    *[
-        (partial(make, KEY, 1.5), TypeError, "dim must be a static integer; got float.")
-        for make in MAKERS.values()
-    ],
-    *[
-        (
-            partial(lsh.dwta, KEY, D, bin_size=size),
-            ValueError,
-            f"dwta: bin_size must be a power of two and at least 2; got {size}.",
-        )
-        for size in (1, 6)
-    ],
-    (
-        lambda: lsh.dwta(KEY, D, num_hashes=6),
-        ValueError,
-        "dwta: bin_size**num_hashes must be at most 32768; got 8**6. Use fewer hashes",
-    ),
-    (
-        lambda: lsh.simhash(KEY, D, kind="srp"),
-        ValueError,
-        "simhash: kind must be one of dense, sparse, hadamard; got srp.",
-    ),
-    *[
-        (
-            partial(lsh.simhash, KEY, D, density=density),
-            ValueError,
-            f"simhash: density must be in (0, 1]; got {density}.",
-        )
-        for density in (0, 1.5, np.nan)
-    ],
-    *[
-        (
-            partial(lsh.l2, KEY, D, width=width),
-            ValueError,
-            f"l2: width must be in (0, 2.14748e+09]; got {width}.",
-        )
-        for width in (0, -1.0, np.inf, np.nan)
-    ],
-    (
-        lambda: lsh.l2(KEY, D, width=jnp.ones(())),
-        TypeError,
-        "l2: width must be a static number; got ArrayImpl.",
-    ),
-]
-
-
-@pytest.mark.parametrize(("call", "error", "message"), MISTAKES)
-def test_mistakes_are_named(call, error, message):
-    with pytest.raises(error, match=re.escape(message)):
-        call()
-
-
-def test_the_largest_sizes_are_allowed():
-    assert lsh.dwta(KEY, D, num_hashes=15, bin_size=2).num_buckets == 2**15
-    for make in (lsh.simhash, lsh.minhash, lsh.l2):
-        assert make(KEY, D, num_bits=15).num_buckets == 2**15

@@ -89,6 +89,12 @@ def test_one_example_is_a_row_of_the_batch(layer):
         np.testing.assert_array_equal(one_score, scores[i])
 
 
+def test_no_examples_have_no_rows(layer):
+    index, x, table = layer
+    scores, ids = lsh.top_k(index, x[:0], table, K, size=9)
+    assert scores.shape == ids.shape == (0, K)
+
+
 def test_fewer_rows_than_k_are_padded(layer):
     index, _, table = layer
     alone = lsh.remove(index, jnp.arange(1, N, dtype=jnp.int32))
@@ -112,9 +118,10 @@ def test_under_transformations(layer):
     index, x, table = layer
     search = partial(lsh.top_k, k=K, size=20)
     scores, ids = search(index, x, table)
-    compiled = jax.jit(search)(index, x, table)
-    np.testing.assert_array_equal(compiled[1], ids)
-    np.testing.assert_allclose(compiled[0], scores, rtol=1e-6)
+    for transformed in (jax.jit(search), jax.vmap(search, in_axes=(None, 0, None))):
+        other = transformed(index, x, table)
+        np.testing.assert_array_equal(other[1], ids)
+        np.testing.assert_allclose(other[0], scores, rtol=1e-6)
     slope = jax.grad(lambda x: search(index, x, table)[0].sum())(x)
     np.testing.assert_allclose(slope, table[ids].sum(1), rtol=1e-5)
 

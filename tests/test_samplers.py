@@ -129,7 +129,7 @@ def test_popularity_tells_the_rows_of_a_wide_layer_apart():
 
 def test_the_rarest_row_can_be_drawn():
     """By one of the 2**32 values of the bits; log_q says so."""
-    sampler = samplers.popularity(np.array([1e300, 1, 1e300]), smoothing=0.0)
+    sampler = samplers.popularity([1e300, 1, 1e300], power=2.0, smoothing=0.0)
     got = sampler.log_q(jnp.array([1], jnp.int32), 1)
     np.testing.assert_allclose(got, [-32 * np.log(2)], rtol=1e-6)
     q = np.exp(np.asarray(sampler.log_q(jnp.arange(3, dtype=jnp.int32), 1), float))

@@ -3,6 +3,7 @@ program whose pool ``PJRT_NPROC`` sizes: it prints a hash of every result.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ import pytest
 
 import fsparse
 from fsparse import row_grad, rows
+from fsparse.lsh import _buckets
 
 POOLS = (1, 2, 4)
 NUM_CALLS, NUM_PYTHON_THREADS, NUM_JOBS = 64, 8, 80
@@ -54,7 +56,39 @@ def every_op(x, w, v, ids):
         "first_distinct_shared": fsparse.first_distinct(ids.ravel(), 99, num_rows=n),
         **{name: update(w, grad) for name, update in UPDATES.items()},
         "sum_squares": rows.sum_squares(grad),
+        "hashes": [fsparse.lsh.codes(family, x) for family in families(x.shape[1])],
+        "sampled_top_k": fsparse.sampled_top_k(x, w, ids, 20),
+        "sampled_top_k_bf16": fsparse.sampled_top_k(x, half, ids, 20),
+        "sampled_top_k_of_one": fsparse.sampled_top_k(x[:1], w, ids.reshape(1, -1), 20),
+        **of_buckets(w, ids),
     }
+
+
+def of_buckets(w, ids, num_tables=8, num_buckets=16):
+    """Tables that change, and votes: of many groups, and of one that is shared."""
+    codes = (4 * w[:, :num_tables].T).astype(jnp.int32) % num_buckets
+    codes, ids = codes.astype(jnp.uint16), ids.ravel()
+    other = (codes[:, jnp.minimum(ids, len(w) - 1)] + 1) % num_buckets
+    built = _buckets.build(codes, num_buckets, len(w) + 500)
+    moved = _buckets.move(built, ids, other)
+    grown = _buckets.insert(moved, ids[::-1], other, 400)
+    probes = (ids[: len(ids) // 20 * 20] * 31) % (num_tables * num_buckets)
+    first = jnp.int32(5)
+    return {
+        "build_buckets": built,
+        "move_rows": moved,
+        "insert_entries": grown,
+        "vote": _buckets.vote(grown, probes.reshape(-1, 20), first, 30),
+        "vote_shared": _buckets.vote(grown, probes[None], first, 30),
+    }
+
+
+@functools.cache
+def families(d):
+    """Made once, outside of any trace."""
+    makers = fsparse.lsh.simhash, fsparse.lsh.dwta, fsparse.lsh.minhash, fsparse.lsh.l2
+    with jax.ensure_compile_time_eval():
+        return [make(jax.random.key(0), d) for make in makers]
 
 
 LOW = {"moment_dtype": jnp.bfloat16}

@@ -11,13 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from dense import gather, one_hot, sampled, scatter, take
+from dense_buckets import MAX_INSERTED, NOWHERE, NUM_BUCKETS, dense_buckets
 
 import fsparse
-from fsparse import RowGrad, rows, samplers
+from fsparse import RowGrad, lsh, rows, samplers
 from fsparse._call import vary_together
 from fsparse.losses import sampled_softmax_loss
+from fsparse.lsh import _buckets
+from fsparse.lsh._simhash import SimHash
 
-B, K, D, N, SIZE = 4, 3, 5, 7, 5
+B, K, D, N, SIZE, TABLES = 4, 3, 5, 7, 5, 2
 LR, B1, B2, EPS, DECAY, NUM_RATES = 0.3, 0.9, 0.999, 1e-8, 0.9, 2
 
 
@@ -37,6 +40,14 @@ def top_k(x, w):
     scores = x @ w.T
     ids = jnp.argsort(-scores, axis=1, stable=True)[:, :K]
     return jnp.take_along_axis(scores, ids, axis=1), ids.astype(jnp.int32)
+
+
+def best_of_some(x, w, ids):
+    is_row = one_hot(ids, N).sum(-1) > 0
+    scores = jnp.where(is_row, sampled(x, w, ids), -jnp.inf)
+    at = jnp.argsort(-scores, axis=1, stable=True)[:, :K]
+    best = jnp.where(is_row, ids, N)
+    return tuple(jnp.take_along_axis(a, at, axis=1) for a in (scores, best))
 
 
 def row_gradient(grad):
@@ -210,6 +221,13 @@ def softmax_loss(logits, targets, is_active):
     return jnp.sum(own * (jnp.log(z) - logits), 1) / jnp.maximum(own.sum(1), 1)
 
 
+def hashed_rows(x, directions):
+    """Signs of projections as binary digits, and floats that depend on them."""
+    bits = (x @ directions > 0).reshape(len(x), TABLES, -1).astype(jnp.int32)
+    codes = jnp.sum(bits * 2 ** jnp.arange(bits.shape[2], dtype=jnp.int32), axis=2)
+    return codes.astype(jnp.int32), jnp.sum(x, axis=1) * codes[:, 0]
+
+
 def by_optimizer(update, **kwargs):
     def call(table, state, grad, learning_rate):
         return update(table, state, grad, learning_rate=learning_rate, **kwargs)
@@ -265,6 +283,14 @@ def make_cases():
             args = (w, state, grad, lr)
             yield Case(name, fn, oracle, args, f"fsparse_{name}_rows")
 
+    def bucket_codes(*shape):
+        return jnp.asarray(rng.choice([0, 1, 2, 3, NOWHERE], shape), jnp.int32)
+
+    moved = jnp.asarray(rng.permutation(N + 2)[:5] - 1, jnp.int32)
+    changes = (moved, bucket_codes(2, 5)), (ids(6), bucket_codes(2, 6))
+    probes = jnp.asarray(rng.integers(-1, 2 * NUM_BUCKETS + 2, (3, 5)), jnp.int32)
+    some = jnp.asarray([rng.permutation(N)[: K + 1] for _ in range(B)], jnp.int32)
+    some = jnp.insert(some, 2, jnp.asarray([-1, N, N + 3, 2**30]), axis=1)
     targets = jnp.array([[0, 2], [1, 4], [-1, 9], [2, 2]], jnp.int32)
     is_active = jnp.array([True, True, True, False])
 
@@ -283,6 +309,20 @@ def make_cases():
         Case("take_rows", fsparse.take_rows, take, (w, shared), gathered),
         Case("embedding_bag", fsparse.embedding_bag, bag, (w, each, v), gathered),
         Case("dense_top_k", _dense_top_k, top_k, (x, w), "fsparse_dense_top_k"),
+        Case(
+            "sampled_top_k",
+            _sampled_top_k,
+            best_of_some,
+            (x, w, some),
+            "fsparse_sampled_top_k",
+        ),
+        Case(
+            "buckets",
+            _buckets_and_votes,
+            dense_buckets,
+            (bucket_codes(2, N), changes, (probes, jnp.int32(1))),
+            "fsparse_build_buckets",
+        ),
         *row_cases(),
         Case(
             "exact_adam_flush",
@@ -353,6 +393,7 @@ def make_cases():
             None,
         ),
         Case("best_loss", _best_loss, best_loss, (x, w, each), "fsparse_dense_top_k"),
+        Case("hashes", _hashed_rows, hashed_rows, (x, normal(D, TABLES * 3)), gathered),
         Case(
             "softmax_loss",
             sampled_softmax_loss,
@@ -411,6 +452,27 @@ def _best_loss(x, w, labels):
     )
     logits = fsparse.sampled_matmul(x, w, active.ids)
     return sampled_softmax_loss(logits, active.targets, active.is_active)
+
+
+def _hashed_rows(x, directions):
+    codes = lsh.codes(SimHash(D, TABLES, 3, directions), x)
+    return codes, jnp.sum(x, axis=1) * codes[:, 0].astype(jnp.float32)
+
+
+def _sampled_top_k(x, w, ids):
+    return fsparse.sampled_top_k(x, w, ids, K)
+
+
+def _buckets_and_votes(codes, changes, question):
+    narrow = lambda x: x.astype(jnp.uint16)  # noqa: E731
+    (moved, new_codes), (inserted, new_buckets) = changes
+    capacity = N + MAX_INSERTED
+    tables = _buckets.build(narrow(codes), NUM_BUCKETS, capacity)
+    tables = _buckets.insert(tables, inserted, narrow(new_buckets), MAX_INSERTED)
+    tables = _buckets.move(tables, moved, narrow(new_codes))
+    found = _buckets.vote(tables, *question, K)
+    codes = tables.codes.astype(jnp.int32)
+    return found, tables.sizes, codes, tables.num_inserted, tables.num_lost
 
 
 CASES = make_cases()

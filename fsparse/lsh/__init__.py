@@ -27,6 +27,7 @@ infinity has the codes of the row of zeros.
 
 from fsparse.lsh._codes import Family, codes, probes
 from fsparse.lsh._default import default_family
+from fsparse.lsh._diagnostics import Diagnostics, diagnose
 from fsparse.lsh._dwta import dwta
 from fsparse.lsh._index import (
     Candidates,
@@ -42,13 +43,16 @@ from fsparse.lsh._inputs import SparseRows
 from fsparse.lsh._l2 import l2
 from fsparse.lsh._minhash import minhash
 from fsparse.lsh._mips import Mips, mips, mips_queries, mips_rows
+from fsparse.lsh._plot import plot_diagnostics
 from fsparse.lsh._sampler import sampler
 from fsparse.lsh._search import top_k
 from fsparse.lsh._simhash import simhash
 from fsparse.lsh._tune import SearchTrial, TunedSearch, search, tune
+from fsparse.lsh._warn import warn
 
 __all__ = [
     "Candidates",
+    "Diagnostics",
     "Family",
     "Index",
     "Mips",
@@ -58,6 +62,7 @@ __all__ = [
     "build",
     "codes",
     "default_family",
+    "diagnose",
     "dwta",
     "insert",
     "l2",
@@ -66,6 +71,7 @@ __all__ = [
     "mips_queries",
     "mips_rows",
     "num_bytes",
+    "plot_diagnostics",
     "probes",
     "query",
     "refresh",
@@ -75,4 +81,5 @@ __all__ = [
     "simhash",
     "top_k",
     "tune",
+    "warn",
 ]

@@ -1,27 +1,29 @@
 """The hash tables of an index: which rows are in which buckets.
 
 Plain arrays in one pytree, and four ops on them. The order of the entries of a bucket
-is nobody's business: what counts is which there are, and nothing here lets one see more.
+is nobody's business: what counts is which there are, and no op lets one see more.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from fsparse._batching import fold, spread, unfold
-from fsparse._call import define
+from fsparse._call import define, vary_together
 from fsparse.lsh import _reference
 
 Array = jax.Array
 NOWHERE = 0xFFFF
 _STATE = 6
+Op = Callable[..., tuple[Array, ...]]
 
 
 class Buckets(NamedTuple):
     """``l`` hash tables of ``r`` buckets, in arrays of ``c`` slots, over ``n`` rows.
 
-    Bucket ``j`` of table ``t`` holds the ids ``entries[t, starts[t, j]:][:sizes[t, j]]``
+    Bucket ``j`` of table ``t`` holds ``entries[t, starts[t, j]:][:sizes[t, j]]``, ids,
     and can grow as far as ``starts[t, j + 1]``; the slots between hold ``n``.
     """
 
@@ -36,13 +38,14 @@ class Buckets(NamedTuple):
 def build(codes: Array, num_buckets: int, capacity: int) -> Buckets:
     """Tables in which row ``i`` is in bucket ``codes[t, i]``, ``u16[l, n]``."""
     arrays = build_op(codes, num_buckets=num_buckets, capacity=capacity)
-    zeros = jnp.zeros(codes.shape[0], jnp.int32)
-    return Buckets(*arrays, codes, zeros, zeros)
+    # Two arrays of zeros, so that both can be donated.
+    zeros = [jnp.zeros(codes.shape[0], jnp.int32) for _ in range(2)]
+    return Buckets(*vary_together(*arrays, codes, *zeros))
 
 
 def move(buckets: Buckets, ids: Array, codes: Array) -> Buckets:
     """Rows ``i32[m]`` go to the buckets ``u16[l, m]``. In place if donated."""
-    return Buckets(*move_op(ids, codes, *buckets))
+    return Buckets(*move_op(*vary_together(ids, codes, *buckets)))
 
 
 def insert(buckets: Buckets, ids: Array, codes: Array, max_inserted: int) -> Buckets:
@@ -52,15 +55,15 @@ def insert(buckets: Buckets, ids: Array, codes: Array, max_inserted: int) -> Buc
     table is lost, and counted. In place if donated.
     """
     most = jnp.full(1, max_inserted, jnp.int32)
-    return Buckets(*insert_op(ids, codes, most, *buckets))
+    return Buckets(*insert_op(*vary_together(ids, codes, most, *buckets)))
 
 
 def vote(
     buckets: Buckets, probes: Array, start: Array, size: int
 ) -> tuple[Array, Array, Array]:
     """Ranks the rows in the probed buckets of each group: see `_reference.vote`."""
-    tables = buckets[:4]
-    ids, votes, num_found = vote_op(probes, start.reshape(1), *tables, size=size)
+    operands = vary_together(probes, start.reshape(1), *buckets[:4])
+    ids, votes, num_found = vote_op(*operands, k=size)
     return ids, votes, num_found
 
 
@@ -86,9 +89,9 @@ def _same_types(*operands: Array) -> list[jax.ShapeDtypeStruct]:
     return [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in operands[-_STATE:]]
 
 
-def _vote_types(probes: Array, *_: Array, size: int) -> list[jax.ShapeDtypeStruct]:
+def _vote_types(probes: Array, *_: Array, k: int) -> list[jax.ShapeDtypeStruct]:
     groups = probes.shape[0]
-    shapes = (groups, size), (groups, size), (groups,)
+    shapes = (groups, k), (groups, k), (groups,)
     return [jax.ShapeDtypeStruct(shape, jnp.int32) for shape in shapes]
 
 
@@ -103,23 +106,23 @@ def _vote_batch(
 
 
 def _one_by_one(
-    op: object, size: int, batched: list[bool], *operands: Array, **params: int
+    op: Op, size: int, batched: list[bool], *operands: Array, **params: int
 ) -> tuple[Array, ...]:
     every = tuple(map(lambda on, x: spread(size, on, x), batched, operands))
-    return jax.lax.map(lambda xs: op(*xs, **params), every)  # type: ignore[operator]
+    return jax.lax.map(lambda xs: op(*xs, **params), every)
 
 
 build_op = define(
     "fsparse_build_buckets", _build_types, _reference.build, batch=_build_batch
 )
-move_op = define(
+move_op: Op = define(
     "fsparse_move_rows",
     _same_types,
     _reference.move,
     batch=lambda *args: _one_by_one(move_op, *args),
     aliases={2 + i: i for i in range(_STATE)},
 )
-insert_op = define(
+insert_op: Op = define(
     "fsparse_insert_entries",
     _same_types,
     _reference.insert,

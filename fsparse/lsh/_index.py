@@ -6,14 +6,16 @@ upon a row, the smaller its angle with the query is likely to be (Charikar 2002;
 Chen et al. 2020; BOLT, section 4).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from fsparse import _checks
+from fsparse._call import vary_over, varying_axes
 from fsparse.lsh import _buckets
 from fsparse.lsh._buckets import NOWHERE, Buckets
 from fsparse.lsh._codes import Family
@@ -77,8 +79,9 @@ def build(
       ValueError: if it has not two axes or no rows, if its width is not the family's,
         if ``max_inserted < 0``, or if ids of buckets or rows do not fit into i32.
 
-    Nothing aliases, and codes have no gradients. Rows are hashed 4,096 at a time, so
-    that temporaries do not grow with ``n``. Rows with NaN are hashed as rows of zeros.
+    Nothing aliases, and codes have no gradients. Rows are hashed 4,096 at a time:
+    temporaries are those of a block, and 4 bytes a row. Rows with NaN are hashed as
+    rows of zeros. The index holds the family's arrays: who donates it donates them.
 
     Example:
       >>> from fsparse import lsh
@@ -97,7 +100,7 @@ def build(
     n, slots = table.shape[0], table.shape[0] + int(max_inserted)
     capacity = slots + -(-slots // _SLACK)
     _require_ids_fit(fn, capacity, family.num_tables * family.num_buckets)
-    codes = _codes_of_rows(family, mips, table, jnp.arange(n, dtype=jnp.int32))
+    codes = codes_of_rows(fn, family, mips, table, jnp.arange(n, dtype=jnp.int32))
     buckets = _buckets.build(codes, family.num_buckets, capacity)
     return Index(family, mips, buckets, int(max_inserted))
 
@@ -118,7 +121,7 @@ def refresh(index: Index, table: Array, ids: Array) -> Index:
       overwrites ``index``, if that is donated.
 
     Raises:
-      TypeError: if a dtype differs from the above.
+      TypeError: if ``index`` is none, or a dtype differs from the above.
       ValueError: if the shapes disagree.
 
     Example:
@@ -130,10 +133,11 @@ def refresh(index: Index, table: Array, ids: Array) -> Index:
       Array([[0]], dtype=int32)
     """
     fn = "lsh.refresh"
+    _checks.require_type(fn, Index, index=index)
     table, ids = _checks.as_arrays(fn, table=table, ids=ids)
-    _require_rows_of(fn, index, table)
+    require_rows_of(fn, index, table)
     _require_id_list(fn, ids)
-    codes = _codes_of_rows(index.family, index.mips, table, ids)
+    codes = codes_of_rows(fn, index.family, index.mips, table, ids)
     return replace(index, buckets=_buckets.move(index.buckets, ids, codes))
 
 
@@ -149,7 +153,7 @@ def remove(index: Index, ids: Array) -> Index:
       donated.
 
     Raises:
-      TypeError: if ``ids`` are not int32.
+      TypeError: if ``index`` is none, or ``ids`` are not int32.
       ValueError: if they have not one axis.
 
     Example:
@@ -160,6 +164,7 @@ def remove(index: Index, ids: Array) -> Index:
       False
     """
     fn = "lsh.remove"
+    _checks.require_type(fn, Index, index=index)
     (ids,) = _checks.as_arrays(fn, ids=ids)
     _require_id_list(fn, ids)
     codes = jnp.full((index.family.num_tables, ids.size), NOWHERE, jnp.uint16)
@@ -184,7 +189,7 @@ def insert(index: Index, x: Array, ids: Array) -> Index:
       counted in ``index.buckets.num_lost``. It overwrites ``index``, if donated.
 
     Raises:
-      TypeError: if a dtype differs from the above.
+      TypeError: if ``index`` is none, or a dtype differs from the above.
       ValueError: if the shapes disagree.
 
     Example:
@@ -196,7 +201,9 @@ def insert(index: Index, x: Array, ids: Array) -> Index:
       Array([[8, 8]], dtype=int32)
     """
     fn = "lsh.insert"
+    _checks.require_type(fn, Index, index=index)
     x, ids = _checks.as_arrays(fn, x=x, ids=ids)
+    _checks.require_f32(fn, x=x)
     _checks.require_ids(fn, ids=ids)
     _checks.require_rank(fn, 2, x=x, ids=ids)
     _checks.require(
@@ -206,7 +213,7 @@ def insert(index: Index, x: Array, ids: Array) -> Index:
         ids=ids,
         x=x,
     )
-    codes = family_codes(index.family, _prepared(index, x)).T.astype(jnp.uint16)
+    codes = family_codes(index.family, _prepared(fn, index, x)).T.astype(jnp.uint16)
     codes = jnp.repeat(codes, ids.shape[1], axis=1)
     buckets = _buckets.insert(index.buckets, ids.ravel(), codes, index.max_inserted)
     return replace(index, buckets=buckets)
@@ -238,7 +245,7 @@ def query(
       ``size`` is padding ``n``.
 
     Raises:
-      TypeError: if ``x`` is not float32, or ``start`` no integer.
+      TypeError: if ``index`` is none, ``x`` is not float32, or ``start`` no integer.
       ValueError: if the shapes disagree, or a count is less than 1, or the family has
         no further buckets to probe.
 
@@ -253,17 +260,16 @@ def query(
       [0, 2]
     """
     fn = "lsh.query"
+    _checks.require_type(fn, Index, index=index)
     (x,) = _checks.as_arrays(fn, x=x)
     _checks.require_f32(fn, x=x)
     _checks.require_rank(fn, 2, x=x)
     _checks.require_count(fn, 1, size=size, num_probes=num_probes)
-    start = jnp.asarray(start)
-    if not jnp.issubdtype(start.dtype, jnp.integer) or start.ndim:
-        raise TypeError(f"{fn}: start must be an integer; got {_checks.aval(start)}.")
-    start = (start % index.num_rows).astype(jnp.int32)
-    probes = _probes(index, x, num_probes)
-    probes = probes.reshape((1, -1) if shared else (x.shape[0], -1))
-    found = Candidates(*_buckets.vote(index.buckets, probes, start, int(size)))
+    first = _first_row(fn, index, start)
+    probes = _probes(fn, index, x, num_probes)
+    groups = 1 if shared else x.shape[0]
+    probes = probes.reshape(groups, probes.size // max(groups, 1))
+    found = Candidates(*_buckets.vote(index.buckets, probes, first, int(size)))
     return Candidates(*(y[0] for y in found)) if shared else found
 
 
@@ -292,59 +298,86 @@ def num_bytes(index: Index) -> int:
 # ---- codes --------------------------------------------------------------------------
 
 
-def _codes_of_rows(
-    family: Family, mips: Mips | None, table: Array, ids: Array
+def codes_of_rows(
+    fn: str, family: Family, mips: Mips | None, table: Array, ids: Array
 ) -> Array:
-    """``u16[num_tables, m]``, for blocks of rows; nowhere for padding."""
-    _require_width("lsh.build", family, mips, table)
+    """``u16[num_tables, m]``, a block of rows at a time; nowhere for padding."""
+
+    def prepared(rows: Array) -> Array:
+        return rows if mips is None else mips_rows(mips, rows)
 
     def of_block(ids: Array) -> Array:
-        rows = take_rows(table, ids)
-        rows = rows if mips is None else mips_rows(mips, rows)
+        codes = family_codes(family, prepared(take_rows(table, ids)))
         is_row = (ids >= 0) & (ids < table.shape[0])
-        codes = family_codes(family, rows)
-        return jnp.where(is_row[:, None], codes, NOWHERE).astype(jnp.uint16)
+        return jnp.where(is_row[:, None], codes, NOWHERE).astype(jnp.uint16).T
 
-    block = min(_ROWS_A_BLOCK, max(ids.size, 1))
-    fill = (0, -ids.size % block)
-    blocks = jnp.pad(ids, fill, constant_values=table.shape[0]).reshape(-1, block)
-    codes = jax.lax.map(of_block, blocks)
-    return codes.reshape(-1, family.num_tables)[: ids.size].T
+    require_width(fn, family, jax.eval_shape(prepared, table[:0]), table=table)
+    return _by_blocks(of_block, ids, min(_ROWS_A_BLOCK, ids.size))
 
 
-def _prepared(index: Index, x: Array) -> Array:
-    return x if index.mips is None else mips_queries(index.mips, x)
+def _by_blocks(of_block: Callable[[Array], Array], ids: Array, size: int) -> Array:
+    """``of_block(ids)`` for all ids; the last block overlaps the one before it."""
+    if size == ids.size:
+        return of_block(ids)
+    like = jax.eval_shape(of_block, ids[:size])
+    out = jnp.zeros((like.shape[0], ids.size), like.dtype)
+
+    def step(i: Array, out: Array) -> Array:
+        first = jnp.minimum(i * size, ids.size - size)
+        block = of_block(jax.lax.dynamic_slice_in_dim(ids, first, size))
+        return jax.lax.dynamic_update_slice_in_dim(out, block, first, axis=1)
+
+    out = vary_over(out, varying_axes(like))
+    return jax.lax.fori_loop(0, -(-ids.size // size), step, out)
 
 
-def _probes(index: Index, x: Array, num_probes: int) -> Array:
+def _prepared(fn: str, index: Index, x: Array) -> Array:
+    prepared = x if index.mips is None else mips_queries(index.mips, x)
+    require_width(fn, index.family, prepared, x=x)
+    return prepared
+
+
+def _probes(fn: str, index: Index, x: Array, num_probes: int) -> Array:
     """``i32[b, num_tables, num_probes]`` buckets, numbered through all tables."""
-    family, x = index.family, _prepared(index, x)
+    family, x = index.family, _prepared(fn, index, x)
     if num_probes == 1:
         codes = family_codes(family, x)[:, :, None]
     else:
         codes = family_probes(family, x, num_probes)
     first = jnp.arange(family.num_tables, dtype=jnp.int32) * family.num_buckets
-    return codes + first[:, None]
+    return codes + first[None, :, None]
 
 
-def _require_width(fn: str, family: Family, mips: Mips | None, table: Array) -> None:
-    width = jax.eval_shape(
-        lambda rows: rows if mips is None else mips_rows(mips, rows), table[:1]
-    ).shape[1]
-    if family.dim is not None and family.dim != width:
+def _first_row(fn: str, index: Index, start: Array | int) -> Array:
+    """``start`` modulo ``n``."""
+    (start,) = _checks.as_arrays(fn, start=start)
+    if not jnp.issubdtype(start.dtype, jnp.integer):
+        raise TypeError(f"{fn}: start must be an integer; got {_checks.aval(start)}.")
+    _checks.require_rank(fn, 0, start=start)
+    wide = start if start.dtype.itemsize >= 4 else start.astype(jnp.int32)
+    return (wide % jnp.asarray(index.num_rows, wide.dtype)).astype(jnp.int32)
+
+
+# ---- checks -------------------------------------------------------------------------
+
+
+def require_width(fn: str, family: Family, hashed: Any, **of: Array) -> None:
+    if family.dim is not None and hashed.shape[1] != family.dim:
+        ((name, x),) = of.items()
         raise ValueError(
-            f"{fn}: the family must be over vectors of the rows' width; got "
-            f"{family.dim} and {width}."
+            f"{fn}: {name} must give vectors of the family's width {family.dim}; got "
+            f"{name}: {_checks.aval(x)}, which gives {hashed.shape[1]}."
         )
 
 
-def _require_rows_of(fn: str, index: Index, table: Array) -> None:
+def require_rows_of(fn: str, index: Index, table: Array) -> None:
+    """A table of the rows that are in the index."""
     _checks.require_table(fn, table=table)
     _checks.require_rank(fn, 2, table=table)
     if table.shape[0] != index.num_rows:
         raise ValueError(
             f"{fn}: table must have the {index.num_rows} rows of the index; got "
-            f"{_checks.aval(table)}."
+            f"table: {_checks.aval(table)}."
         )
 
 
@@ -354,7 +387,11 @@ def _require_id_list(fn: str, ids: Array) -> None:
 
 
 def _require_ids_fit(fn: str, num_slots: int, num_buckets: int) -> None:
-    _checks.require_rows_fit(fn, num_slots)
+    if num_slots >= 2**31:
+        raise ValueError(
+            f"{fn}: 17 / 16 (rows + max_inserted) must be less than 2**31, for slots "
+            f"are numbered in int32; got {num_slots}. Split the table."
+        )
     if num_buckets >= 2**31:
         raise ValueError(
             f"{fn}: num_tables * num_buckets must be less than 2**31, for buckets are "

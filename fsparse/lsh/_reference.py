@@ -1,8 +1,8 @@
 """The pure-JAX twins of the ops on hash tables: specification, oracle, fallback.
 
 A table is a set of pairs (bucket, row). The twins write the pairs out, change the set
-and lay it out anew, where the handlers change it in place: the sets agree, the places of
-the entries need not.
+and lay it out anew, where the handlers change it in place: the sets agree, the places
+of the entries need not.
 """
 
 import jax
@@ -36,7 +36,7 @@ def move(ids: Array, new_codes: Array, *state: Array) -> State:
     is_moved = last > 0
 
     def one(new: Array, *table: Array) -> State:
-        starts, sizes, entries, codes, num_inserted, num_lost = table
+        starts, sizes, entries, codes, _, num_lost = table
         r = sizes.shape[0]
         wanted = new[jnp.maximum(last - 1, 0)] if ids.size else codes
         target = jnp.where(is_moved, wanted, codes)
@@ -85,7 +85,7 @@ def vote(
     entries: Array,
     codes: Array,
     *,
-    size: int,
+    k: int,
 ) -> tuple[Array, Array, Array]:
     """The rows that most of the probed buckets hold, for each group of probes.
 
@@ -93,7 +93,7 @@ def vote(
     vote from each probe whose bucket holds it. Rows that are stored nowhere have none.
 
     Returns:
-      ``ids`` and ``votes``, ``i32[g, size]``, most votes first, equal ones in the order
+      ``ids`` and ``votes``, ``i32[g, k]``, most votes first, equal ones in the order
       ``start, start + 1, ...`` around the end, then padding ``n`` with 0 votes; and
       ``i32[g]``, how many rows had any vote.
     """
@@ -111,10 +111,10 @@ def vote(
         votes = jnp.zeros(n, jnp.int32).at[entries].add(weight, mode="drop")
         votes = jnp.where(codes[0] == _NOWHERE, 0, votes)
         rank = (jnp.arange(n, dtype=jnp.int32) - first) % max(n, 1)
-        order = jnp.lexsort((rank, -votes))[:size].astype(jnp.int32)
+        order = jnp.lexsort((rank, -votes))[:k].astype(jnp.int32)
         best = votes[order]
         ids = jnp.where(best > 0, order, n)
-        fill = (0, size - order.size)
+        fill = (0, k - order.size)
         num_found = jnp.sum(votes > 0, dtype=jnp.int32)
         return jnp.pad(ids, fill, constant_values=n), jnp.pad(best, fill), num_found
 
@@ -157,9 +157,8 @@ def _count_lost(
     group = jnp.cumsum(_is_first(bucket, ids, num_buckets)[order])
     group = jnp.zeros_like(group).at[order].set(group)[num_old:]
     asked = bucket[num_old:] < num_buckets
-    lost = jnp.zeros(bucket.size + 1, bool).at[jnp.where(is_lost, group, -1)].set(True)
-    lost = lost.at[-1].set(False)
-    return jnp.sum(lost[group] & asked, dtype=jnp.int32)
+    lost = jnp.zeros(bucket.size + 1, bool).at[jnp.where(is_lost, group, 0)].set(True)
+    return jnp.sum(lost[group] & asked, dtype=jnp.int32)  # groups count from 1
 
 
 def _lay_out(

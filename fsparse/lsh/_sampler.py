@@ -3,9 +3,9 @@
 import jax
 
 from fsparse import _checks
-from fsparse._queries import Query, inputs_of, shape_of_sample
+from fsparse._queries import Query, inputs_of, shape_of_sample, unknown_log_q
 from fsparse.lsh._index import Index, query
-from fsparse.samplers import Sampler, unknown_log_q
+from fsparse.samplers import Sampler
 
 Array = jax.Array
 

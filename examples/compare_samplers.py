@@ -1,0 +1,384 @@
+"""Which neurons should a step compute? All samplers, at the same budget, and dense.
+
+Examples:
+  python examples/compare_samplers.py --data wordnet-hypernyms --json rows.json
+  python examples/compare_samplers.py --data train.txt --seconds 60 --budgets 0.01
+  python examples/compare_samplers.py --rows a.json b.json --plot samplers.png
+
+Each run trains one plain model (examples/extreme_model.py without its tricks) for so
+many seconds of steps, or so many examples, whichever comes first, and is judged on the
+way on test examples, by exact search. A budget is the share of the neurons that a set
+holds, labels among them; a set is shared by the batch or belongs to one example. --json
+has a row for each point: data, sampler, scope, budget, seed, examples, seconds, p_at_1.
+Seconds are those of steps and of rebuilding the hash tables, not of compiling or
+judging.
+"""
+
+import argparse
+import itertools
+import json
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import extreme_data
+import extreme_model
+import jax
+import jax.numpy as jnp
+import numpy as np
+import rich.console
+import rich.progress
+import rich.table
+from benchmarks import machine
+from extreme_data import Prepared
+from extreme_model import Config, Params, State
+
+import fsparse
+from fsparse import Optimizer, lsh, metrics, samplers
+from fsparse.data import Batch
+from fsparse.samplers import Query, Sampler
+
+Array = jax.Array
+SAMPLERS = ("uniform", "popularity", "in_batch", "top_k", "lsh", "mix")
+SCOPES = ("shared", "per_example")
+_POINTS = (0.1, 0.25, 0.5, 1.0)  # of a run, where it is judged
+_REBUILD_EVERY = 50  # steps
+_NUM_TABLES = 16
+_ROWS_A_BUCKET = 200
+_EVALUATION_BATCH = 128
+CONSOLE = rich.console.Console(stderr=True)
+
+# Batches whose labels fill at most half of the smallest set that the issue names.
+_PLAIN = {
+    "centroids": False,
+    "neighbours": False,
+    "margin": 0.0,
+    "log_q": 0.0,
+    "both_ways": False,
+    "feature_dropout": 0.0,
+    "learning_rate": 2e-3,
+    "embedding_learning_rate": 1e-2,
+    "hidden_learning_rate": 1e-4,
+}
+_SIZES = {
+    "polish-lemmas": {"batch_size": 256},
+    "wordnet-hypernyms": {"batch_size": 32, "width": 128},
+    "baskets": {"batch_size": 32, "width": 128, "label_capacity": 5},
+}
+
+
+class Method(NamedTuple):
+    """How a step chooses what it computes."""
+
+    sampler: str  # one of SAMPLERS, or "dense"
+    scope: str  # one of SCOPES, or "dense"
+    budget: float  # share of the neurons
+
+
+class Row(NamedTuple):
+    """A point of a run."""
+
+    data: str
+    sampler: str
+    scope: str
+    budget: float
+    seed: int
+    examples: int
+    seconds: float
+    p_at_1: float
+
+
+class Step(NamedTuple):
+    """A compiled step and what rebuilds its index, if it has one."""
+
+    run: Callable[..., tuple[State, Array]]
+    rebuild: Callable[[State, Array], Any] | None
+
+
+def main(argv: list[str] | None = None) -> list[Row]:
+    """Runs the command line; returns the rows."""
+    args = parse_args(argv)
+    if args.rows:
+        rows = [Row(**row) for f in args.rows for row in json.loads(f.read_text())]
+    else:
+        machine.show(machine.facts("jax", "jaxlib"))
+        rows = list(measure(args))
+    show(rows)
+    if args.plot:
+        plot(args.plot, rows)
+    return rows
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--data", default="wordnet-hypernyms", help="name of a data set, or a file")
+    add("--samplers", nargs="+", default=["dense", *SAMPLERS], help="which to compare")
+    add("--scopes", nargs="+", default=SCOPES, choices=SCOPES)
+    add("--budgets", nargs="+", type=float, default=[0.005, 0.02])
+    add("--seeds", type=int, default=3, help="how many")
+    add("--seconds", type=float, default=20.0, help="of steps, a run")
+    add("--examples", type=int, default=10**9, help="seen by a run, at most")
+    add("--test-examples", type=int, default=2000, help="that a run is judged on")
+    add("--json", type=Path, help="file for the rows")
+    add("--rows", type=Path, nargs="+", help="show these files instead of training")
+    add("--plot", type=Path, help="PNG of P@1 against examples and seconds")
+    args = parser.parse_args(argv)
+    unknown = set(args.samplers) - {"dense", *SAMPLERS}
+    if unknown:
+        parser.error(f"--samplers must be dense or of {SAMPLERS}; got {unknown}")
+    for budget in args.budgets:
+        if not 0 < budget <= 1:
+            parser.error(f"--budgets must be in (0, 1]; got {budget}")
+    return args
+
+
+def methods(args: argparse.Namespace) -> list[Method]:
+    """All that the command line asks for, dense ones first."""
+    sampled = [name for name in args.samplers if name != "dense"]
+    every = itertools.product(sampled, args.scopes, args.budgets)
+    dense = [Method("dense", "dense", 1.0)] if "dense" in args.samplers else []
+    return dense + [Method(*method) for method in every]
+
+
+def measure(args: argparse.Namespace) -> Iterator[Row]:
+    """Trains every method with every seed; writes rows as they come."""
+    config = extreme_data.PRESETS.get(args.data, Config())._replace(**_PLAIN)
+    config = config._replace(**_SIZES.get(args.data, {}))
+    splits, notes = extreme_data.read(args.data, test=None, strict=False)
+    prepared = extreme_data.prepare(splits, notes, config, seed=0)
+    rows: list[Row] = []
+    runs = list(itertools.product(range(args.seeds), methods(args)))
+    for seed, method in rich.progress.track(runs, "runs", console=CONSOLE):
+        points = list(train(config, method, prepared, seed, args))
+        last = points[-1]
+        CONSOLE.print(
+            f"{method.sampler:>10} {method.scope:>11} {method.budget:6.3f} seed {seed}"
+            f"  {last.examples:>9,} examples {last.seconds:6.1f} s  P@1 {last.p_at_1:.4f}",
+            highlight=False,
+        )
+        rows += points
+        if args.json:
+            text = ",\n".join(json.dumps(row._asdict()) for row in rows)
+            args.json.write_text(f"[\n{text}\n]\n")
+        yield from points
+
+
+# ---- one run ------------------------------------------------------------------------
+
+
+def train(
+    config: Config, method: Method, prepared: Prepared, seed: int, args: Any
+) -> Iterator[Row]:
+    """Steps until time or examples run out; yields the points on the way."""
+    features, labels = prepared.train
+    state = extreme_model.init(config, features.num_columns, labels.num_columns, seed)
+    examples = forever(prepared, config.batch_size, seed)
+    step = compile_step(config, method, prepared, state, next(examples))
+    index, seconds, seen = None, 0.0, 0
+    points = [p for p in _POINTS]
+    for number, batch in enumerate(examples):
+        began = time.perf_counter()
+        if step.rebuild and number % _REBUILD_EVERY == 0:
+            index = step.rebuild(state, jax.random.fold_in(state.key, number))
+        state, loss = step.run(state, index, batch)
+        loss.block_until_ready()
+        seconds += time.perf_counter() - began
+        seen += config.batch_size
+        done = max(seconds / args.seconds, seen / args.examples)
+        if done >= points[0]:
+            points = [p for p in points if p > done]
+            p_at_1 = judge(config, state, prepared, args.test_examples)
+            name = prepared.name
+            yield Row(name, *method, seed, seen, round(seconds, 3), p_at_1)
+            if not points:
+                return
+
+
+def forever(prepared: Prepared, batch_size: int, seed: int) -> Iterator[Batch]:
+    """Batches of one epoch after another, each in an order of its own."""
+    for epoch in itertools.count():
+        rng = np.random.default_rng([seed, epoch])
+        order = rng.permutation(prepared.train.features.num_rows)
+        order = order[: len(order) // batch_size * batch_size]
+        yield from extreme_data.batches(prepared.train, batch_size, order)
+
+
+def compile_step(
+    config: Config, method: Method, prepared: Prepared, state: State, batch: Batch
+) -> Step:
+    """The step of a method, compiled before the clock starts."""
+    n, d = state.params.output.shape
+    counts = prepared.label_counts
+    step = jax.jit(partial(train_step, config, method, counts), donate_argnums=0)
+    if method.sampler not in ("lsh", "mix"):
+        run = step.lower(state, None, batch).compile()
+        return Step(lambda state, _, batch: run(state, None, batch), None)
+    bits = int(np.clip(round(np.log2(n / _ROWS_A_BUCKET)), 4, 15))
+
+    def rebuild(state: State, key: Array) -> lsh.Index:
+        family = lsh.simhash(key, d + 1, num_tables=_NUM_TABLES, num_bits=bits)
+        mips = lsh.mips(state.params.output, augment=True)
+        return lsh.build(family, state.params.output, mips=mips)
+
+    build = jax.jit(rebuild).lower(state, state.key).compile()
+    run = step.lower(state, build(state, state.key), batch).compile()
+    return Step(run, build)
+
+
+def train_step(
+    config: Config,
+    method: Method,
+    counts: np.ndarray,
+    state: State,
+    index: lsh.Index | None,
+    batch: Batch,
+) -> tuple[State, Array]:
+    """One step of Adam, at a constant rate, on what the method computes."""
+    key, sample_key = jax.random.split(state.key)
+
+    def loss_fn(params: Params) -> Array:
+        h = extreme_model.encode(config, params, batch)
+        query = Query(batch.label_ids, h, params.output)
+        return mean_loss(method, make_sampler(method, counts, index), sample_key, query)
+
+    loss, grads = fsparse.value_and_grad(loss_fn)(state.params)
+    optimizer: Optimizer = extreme_model.optimizer(config)
+    params, moments = optimizer.step(state.params, state.moments, grads)
+    state = state._replace(params=params, moments=moments, key=key, step=state.step + 1)
+    return state, loss
+
+
+def mean_loss(method: Method, sampler: Sampler, key: Array, query: Query) -> Array:
+    """Cross-entropy in the active sets, corrected where probabilities are known."""
+    n = query.table.shape[0]
+    size = n if method.scope == "dense" else max(int(method.budget * n), 1)
+    active = fsparse.sample_active_set(
+        sampler,
+        key,
+        query,
+        size=size,
+        per_example=method.scope == "per_example",
+        fill=method.sampler != "in_batch",
+    )
+    logits = fsparse.sampled_matmul(query.x, query.table, active.ids)
+    if method.sampler == "popularity":
+        logits -= sampler.log_q(active.ids, size)
+    loss = fsparse.sampled_softmax_loss(logits, active.targets, active.is_active)
+    return jnp.mean(loss)
+
+
+def make_sampler(
+    method: Method, counts: np.ndarray, index: lsh.Index | None
+) -> Sampler:
+    """By its name; the sampler of a dense step is never asked for much."""
+    n = len(counts)
+    match method.sampler:
+        case "popularity":
+            return samplers.popularity(counts, power=0.75)
+        case "in_batch":
+            return samplers.in_batch()
+        case "top_k":
+            return samplers.top_k()
+        case "lsh":
+            return lsh.sampler(index)
+        case "mix":
+            return samplers.mix(lsh.sampler(index), samplers.uniform(n), 0.5)
+    return samplers.uniform(n)
+
+
+def judge(config: Config, state: State, prepared: Prepared, most: int) -> float:
+    """P@1 of some test examples, the same ones each time, by exact search."""
+    m, n = prepared.test.labels.num_rows, prepared.test.labels.num_columns
+    chosen = np.random.default_rng(0).permutation(m)[:most]
+    hits = []
+    for batch in extreme_data.batches(prepared.test, _EVALUATION_BATCH, chosen):
+        ids = extreme_model.predict(config, state.params, batch, 1)
+        labels = jnp.asarray(batch.label_ids)
+        hits.append(np.asarray(metrics.hits(ids, labels, num_labels=n)))
+    return float(np.mean(np.concatenate(hits)[: len(chosen), 0]))
+
+
+# ---- results ------------------------------------------------------------------------
+
+
+def last_points(rows: list[Row]) -> dict[tuple[Any, ...], list[Row]]:
+    """The end of each run, by data and method."""
+    last: dict[tuple[Any, ...], Row] = {}
+    for row in rows:
+        last[*row[:5],] = row
+    by_method = defaultdict(list)
+    for row in last.values():
+        by_method[*row[:4],].append(row)
+    return by_method
+
+
+def show(rows: list[Row]) -> None:
+    """A table of the ends of the runs, means over the seeds."""
+    columns = "data", "sampler", "scope", "budget", "examples", "seconds", "P@1", "+-"
+    table = rich.table.Table(*columns, title="ends of the runs, means of the seeds")
+    for method, runs in last_points(rows).items():
+        scores = [run.p_at_1 for run in runs]
+        examples = np.mean([run.examples for run in runs])
+        seconds = np.mean([run.seconds for run in runs])
+        figures = f"{examples:,.0f}", f"{seconds:.1f}", f"{np.mean(scores):.4f}"
+        table.add_row(*map(str, method), *figures, f"{np.std(scores):.4f}")
+    rich.console.Console().print(table)
+
+
+def plot(path: Path, rows: list[Row]) -> None:
+    """P@1 against examples and seconds: a row of panels for each data set."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    names = list(dict.fromkeys(row.data for row in rows))
+    budgets = sorted({row.budget for row in rows if row.scope != "dense"})
+    panels = list(itertools.product(budgets, ("examples", "seconds")))
+    figure, axes = plt.subplots(
+        len(names),
+        len(panels),
+        figsize=(4.2 * len(panels), 3.2 * len(names)),
+        layout="constrained",
+        squeeze=False,
+    )
+    for line, name in zip(axes, names, strict=True):
+        for ax, (budget, x) in zip(line, panels, strict=True):
+            shown = [r for r in rows if r.data == name and r.budget in (budget, 1.0)]
+            draw(ax, shown, x)
+            ax.set(title=f"{name}, {budget:.1%}", xlabel=x, ylabel="test P@1")
+    axes[0][0].legend(fontsize=6)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def draw(ax: Any, rows: list[Row], x: str) -> None:
+    """One line a method, through the means of its points."""
+    colors = {name: f"C{i}" for i, name in enumerate(SAMPLERS)} | {"dense": "black"}
+    for method in dict.fromkeys(row[1:4] for row in rows):
+        points = defaultdict(list)
+        place: dict[int, int] = defaultdict(int)
+        for row in rows:
+            if row[1:4] == method:
+                points[place[row.seed]].append((getattr(row, x), row.p_at_1))
+                place[row.seed] += 1
+        mean = np.array([np.mean(p, axis=0) for p in points.values()])
+        style = "--" if method[1] == "per_example" else "-"
+        label = method[0] if method[1] == "dense" else f"{method[0]}, {method[1]}"
+        ax.plot(*mean.T, style, marker=".", color=colors[method[0]], label=label)
+    ax.set_xscale("log")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, OSError, ImportError) as e:
+        sys.exit(f"compare_samplers: {e}")

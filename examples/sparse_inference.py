@@ -1,0 +1,373 @@
+"""Inference that scores a hundredth of the neurons: how good, how fast, beside dense.
+
+Examples:
+  python examples/sparse_inference.py --data polish-lemmas --json polish.json
+  python examples/sparse_inference.py --data train.txt --seconds 60 --most 0.01
+  python examples/sparse_inference.py --data baskets --no-insert
+
+Trains the model of examples/train_extreme.py, builds hash tables over its output rows,
+inserts the labels of the training examples, and picks, on validation examples, the
+fewest neurons to score that lose no more than --loss of P@1. Then it judges dense and
+sparse inference on the test set, times single queries of both in turn, encoding
+included, and asks faiss, where it is installed, for the same number of candidates.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import extreme_data
+import extreme_model
+import jax
+import jax.numpy as jnp
+import numpy as np
+import rich.console
+import rich.table
+import train_extreme
+from benchmarks import machine
+from extreme_data import Prepared
+from extreme_model import Config, State
+
+import fsparse
+from fsparse import data, lsh, metrics
+from fsparse.data import Batch, Dataset
+
+Array = jax.Array
+_TOP_K = 10
+_BATCH = 256
+_ENTRY_BYTES = 4.25  # of an inserted entry, with the slots kept free
+_FRACTIONS = (0.0025, 0.005, 0.01, 0.015, 0.02)
+CONSOLE = rich.console.Console(stderr=True)
+
+
+class Search(NamedTuple):
+    """How candidates are found."""
+
+    num_probes: int
+    size: int  # candidates that are scored
+
+
+class Answers(NamedTuple):
+    """Of a set of examples, by dense and by sparse inference."""
+
+    dense: np.ndarray  # i32[m, 10]
+    sparse: np.ndarray  # i32[m, 10]
+    labels: np.ndarray  # i32[m, l]
+    scored: np.ndarray  # i32[m], candidates
+
+
+def main(argv: list[str] | None = None) -> dict[str, Any]:
+    """Runs the command line; returns what ``--json`` writes."""
+    args = parse_args(argv)
+    config, prepared, state = trained(args)
+    n, d = state.params.output.shape
+    index = build(args, config, prepared, state)
+    search = choose(args, config, prepared, state, index)
+    answers = ask(config, state, index, search, prepared.test)
+    dense, sparse = seconds_a_query(args, config, prepared, state, index, search)
+    result = {
+        "data": prepared.name,
+        "seed": args.seed,
+        "n_labels": n,
+        "width": d,
+        "p_at_1_dense": p_at_1(answers.dense, answers.labels, n),
+        "p_at_1_sparse": p_at_1(answers.sparse, answers.labels, n),
+        "scored_fraction": float(np.mean(answers.scored)) / n,
+        "p50_dense_seconds": dense,
+        "p50_sparse_seconds": sparse,
+        "times_faster": dense / sparse,
+        "recall_at_10": overlap(answers.sparse, answers.dense),
+        **faiss_figures(config, prepared, state, answers),
+        "num_tables": args.num_tables,
+        "num_buckets": index.family.num_buckets,
+        "num_probes": search.num_probes,
+        "hash_products": args.num_tables * args.num_bits,
+        "index_bytes": lsh.num_bytes(index),
+        "weight_bytes": 4 * n * d,
+        "num_inserted": int(jnp.sum(index.buckets.num_inserted)),
+        "num_lost": int(jnp.sum(index.buckets.num_lost)),
+        "n_test": len(answers.labels),
+        "machine": machine.facts("jax", "jaxlib", "faiss-cpu"),
+    }
+    show(result)
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--data", default="polish-lemmas", help="name of a data set, or a file")
+    add("--test", type=Path, help="file of test examples; default: a tenth of --data")
+    add("--seconds", type=float, help="of training; default: the epochs of the preset")
+    add("--checkpoint", type=Path, help="folder of a checkpoint of train_extreme.py")
+    add("--seed", type=int, default=0)
+    add("--num-tables", type=int, default=64)
+    add("--num-bits", type=int, help="default: about 200 rows a bucket")
+    add("--insert", action=argparse.BooleanOptionalAction, default=True)
+    add("--loss", type=float, default=0.002, help="of P@1 that may be lost")
+    add("--most", type=float, default=0.02, help="share of the neurons to score")
+    add("--queries", type=int, default=300, help="how many are timed")
+    add("--json", type=Path, help="file for the figures")
+    args = parser.parse_args(argv)
+    if not 0 < args.most <= 1:
+        parser.error(f"--most must be in (0, 1]; got {args.most}")
+    return args
+
+
+def trained(args: argparse.Namespace) -> tuple[Config, Prepared, State]:
+    """The model of `train_extreme`, trained now or read from its checkpoint."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = args.checkpoint or Path(folder)
+        options = ["--data", args.data, "--out", out, "--seed", args.seed]
+        options += ["--test", args.test] if args.test else []
+        options += ["--seconds", args.seconds] if args.seconds else []
+        options = list(map(str, options))
+        if not args.checkpoint:
+            train_extreme.main(options)
+        te_args = train_extreme.parse_args(options)
+        config = train_extreme.configured(te_args)
+        prepared = train_extreme.prepare(te_args, config)
+        like = jax.eval_shape(
+            lambda: extreme_model.init(
+                config,
+                prepared.train.features.num_columns,
+                prepared.train.labels.num_columns,
+                args.seed,
+            )
+        )
+        state, _ = fsparse.checkpoint.load(out / "checkpoint.npz", like)
+    return config, prepared, state
+
+
+# ---- the index ----------------------------------------------------------------------
+
+
+def build(
+    args: argparse.Namespace, config: Config, prepared: Prepared, state: State
+) -> lsh.Index:
+    """Tables over the output rows, and the labels of the training examples in them."""
+    n, d = state.params.output.shape
+    if args.num_bits is None:
+        args.num_bits = int(np.clip(round(np.log2(n / 200)), 4, 15))
+    key = jax.random.key(args.seed)
+    family = lsh.simhash(key, d, num_tables=args.num_tables, num_bits=args.num_bits)
+    mips = lsh.mips(state.params.output)
+    room = room_for_labels(args, n, d) if args.insert else 0
+    began = time.perf_counter()
+    make = jax.jit(partial(lsh.build, max_inserted=room))
+    index = jax.block_until_ready(make(family, state.params.output, mips=mips))
+    CONSOLE.print(f"index of {n:,} rows built in {time.perf_counter() - began:.2f} s")
+    if not room:
+        return index
+    insert = jax.jit(partial(insert_labels, config), donate_argnums=0)
+    m = prepared.train.features.num_rows
+    batches = extreme_data.batches(prepared.train, _BATCH)
+    for batch in train_extreme.track(batches, data.num_batches(m, _BATCH), "labels"):
+        index = insert(index, state.params, batch)
+    return index
+
+
+def room_for_labels(args: argparse.Namespace, n: int, d: int) -> int:
+    """Entries a table may take until the index is as large as the weights."""
+    fixed = 6.25 * n + 8 * 2**args.num_bits + 4 * args.num_bits * d
+    left = 4 * n * d / args.num_tables - fixed
+    return max(int(left / _ENTRY_BYTES), 0)
+
+
+def insert_labels(config: Config, index: lsh.Index, params: Any, batch: Batch) -> Any:
+    """Later queries like these find their labels."""
+    h = extreme_model.encode(config, params, batch)
+    return lsh.insert(index, h, batch.label_ids)
+
+
+def choose(
+    args: argparse.Namespace,
+    config: Config,
+    prepared: Prepared,
+    state: State,
+    index: lsh.Index,
+) -> Search:
+    """The fewest candidates that lose little on the validation examples."""
+    n = state.params.output.shape[0]
+    sizes = [max(int(f * n), 1) for f in _FRACTIONS if f <= args.most]
+    best, best_loss = Search(1, max(int(args.most * n), 1)), np.inf
+    for size in sizes:
+        for num_probes in (1, 4):
+            search = Search(num_probes, size)
+            answers = ask(config, state, index, search, prepared.validation)
+            loss = p_at_1(answers.dense, answers.labels, n)
+            loss -= p_at_1(answers.sparse, answers.labels, n)
+            CONSOLE.print(f"{search}: validation P@1 is {loss:.4f} lower")
+            if loss <= args.loss:
+                return search
+            if loss < best_loss:
+                best, best_loss = search, loss
+    return best
+
+
+# ---- inference ----------------------------------------------------------------------
+
+
+@partial(jax.jit, static_argnums=0)
+def dense_inference(config: Config, params: Any, batch: Batch) -> Array:
+    """`i32[b, 10]` by an exact search."""
+    return extreme_model.predict(config, params, batch, _TOP_K)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def sparse_inference(
+    config: Config, search: Search, params: Any, index: lsh.Index, batch: Batch
+) -> tuple[Array, Array]:
+    """`i32[b, 10]` among candidates, and how many there were."""
+    h = extreme_model.encode(config, params, batch)
+    found = lsh.query(index, h, search.size, num_probes=search.num_probes)
+    k = _TOP_K + (batch.feature_ids.shape[1] if config.exclude_inputs else 0)
+    _, ids = fsparse.sampled_top_k(h, params.output, found.ids, k)
+    if config.exclude_inputs:
+        ids = extreme_model.without_inputs(ids, batch, _TOP_K)
+    return ids, jnp.minimum(found.num_found, search.size)
+
+
+def ask(
+    config: Config, state: State, index: lsh.Index, search: Search, dataset: Dataset
+) -> Answers:
+    """Both inferences for all examples."""
+    m = dataset.features.num_rows
+    parts = []
+    for batch in extreme_data.batches(dataset, _BATCH):
+        sparse, scored = sparse_inference(config, search, state.params, index, batch)
+        dense = dense_inference(config, state.params, batch)
+        parts.append((dense, sparse, batch.label_ids, scored))
+    columns = zip(*parts, strict=True)
+    return Answers(*(np.concatenate([np.asarray(p) for p in c])[:m] for c in columns))
+
+
+def p_at_1(ids: np.ndarray, labels: np.ndarray, n: int) -> float:
+    """Precision of the first prediction."""
+    hits = metrics.hits(jnp.asarray(ids), jnp.asarray(labels), num_labels=n)
+    return float(np.mean(np.asarray(hits)[:, 0]))
+
+
+def overlap(found: np.ndarray, exact: np.ndarray) -> float:
+    """Share of the exact best ten that were found."""
+    return float(np.mean(np.any(exact[:, :, None] == found[:, None, :], axis=2)))
+
+
+def seconds_a_query(
+    args: argparse.Namespace,
+    config: Config,
+    prepared: Prepared,
+    state: State,
+    index: lsh.Index,
+    search: Search,
+) -> tuple[float, float]:
+    """Medians of single queries, dense and sparse ones in turn."""
+    calls: tuple[Callable[[Batch], Any], ...] = (
+        lambda batch: dense_inference(config, state.params, batch),
+        lambda batch: sparse_inference(config, search, state.params, index, batch),
+    )
+    times: list[list[float]] = []
+    for batch in single_queries(prepared.test, args.queries + 1):
+        times.append([])
+        for call in calls:
+            began = time.perf_counter()
+            jax.block_until_ready(call(batch))
+            times[-1].append(time.perf_counter() - began)
+    dense, sparse = np.median(np.array(times[1:]), axis=0)  # the first one compiles
+    return float(dense), float(sparse)
+
+
+def single_queries(dataset: Dataset, count: int) -> Iterator[Batch]:
+    """Batches of one, already on the device."""
+    order = np.random.default_rng(0).permutation(dataset.features.num_rows)[:count]
+    for batch in extreme_data.batches(dataset, 1, order):
+        yield jax.block_until_ready(jax.tree.map(jnp.asarray, batch))
+
+
+# ---- beside faiss -------------------------------------------------------------------
+
+
+def faiss_figures(
+    config: Config, prepared: Prepared, state: State, answers: Answers
+) -> dict[str, float | None]:
+    """Recall of faiss at as many candidates, by inverted lists and by a graph."""
+    try:
+        import faiss
+    except ImportError:
+        return {"recall_at_10_faiss": None, "recall_at_10_faiss_hnsw": None}
+    w = np.asarray(state.params.output.value, np.float32)
+    n, d = w.shape
+    h, exact = queries_and_exact(config, prepared, state)
+    budget = float(np.mean(answers.scored))
+    num_lists = int(4 * np.sqrt(n))
+    quantizer = faiss.IndexFlatIP(d)
+    lists = faiss.IndexIVFFlat(quantizer, d, num_lists, faiss.METRIC_INNER_PRODUCT)
+    lists.train(w)
+    lists.add(w)
+    lists.nprobe = max(int(budget / n * num_lists), 1)
+    graph = faiss.IndexHNSWFlat(d, 16, faiss.METRIC_INNER_PRODUCT)
+    graph.hnsw.efConstruction = 40
+    graph.add(w)
+    return {
+        "recall_at_10_faiss": overlap(lists.search(h, _TOP_K)[1], exact),
+        **graph_figures(faiss, graph, h, exact, budget),
+    }
+
+
+def graph_figures(
+    faiss: Any, graph: Any, h: np.ndarray, exact: np.ndarray, budget: float
+) -> dict[str, float | None]:
+    """The largest beam that computes no more products than the budget."""
+    recall = None
+    for beam in (16, 32, 64, 128, 256, 512):
+        graph.hnsw.efSearch = beam
+        faiss.cvar.hnsw_stats.reset()
+        found = graph.search(h, _TOP_K)[1]
+        if faiss.cvar.hnsw_stats.ndis / len(h) > budget:
+            break
+        recall = overlap(found, exact)
+    return {"recall_at_10_faiss_hnsw": recall}
+
+
+def queries_and_exact(
+    config: Config, prepared: Prepared, state: State, most: int = 2048
+) -> tuple[np.ndarray, np.ndarray]:
+    """Activations of some test examples, and the ids of their largest products."""
+    order = np.random.default_rng(0).permutation(prepared.test.features.num_rows)
+    encode = jax.jit(partial(extreme_model.encode, config))
+    parts = [
+        np.asarray(encode(state.params, batch))
+        for batch in extreme_data.batches(prepared.test, _BATCH, order[:most])
+    ]
+    h = np.concatenate(parts)[: min(most, len(order))]
+    _, ids = fsparse.dense_top_k(jnp.asarray(h), state.params.output, _TOP_K)
+    return h, np.asarray(ids)
+
+
+def show(result: dict[str, Any]) -> None:
+    """The figures as a table."""
+    table = rich.table.Table("figure", "value", title=result["data"])
+    for key, value in result.items():
+        if not isinstance(value, dict):
+            table.add_row(
+                key, f"{value:.6g}" if isinstance(value, float) else f"{value}"
+            )
+    rich.console.Console().print(table)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, OSError, ImportError) as e:
+        sys.exit(f"sparse_inference: {e}")

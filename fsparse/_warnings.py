@@ -1,0 +1,5 @@
+"""What fsparse warns of, beside what Python does."""
+
+
+class EfficiencyWarning(UserWarning):
+    """Results are right, but dear or of little use: figures say why, and what helps."""
