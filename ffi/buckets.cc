@@ -102,4 +102,18 @@ void TableState::InsertEntry(int32_t id, uint16_t code, int32_t most) {
   }
 }
 
+std::vector<int32_t> RowsNowhere(const uint16_t* codes, int64_t num_rows) {
+  constexpr int64_t kGroup = 64;  // there are few of them, so most groups have none
+  std::vector<int32_t> rows;
+  for (int64_t i = 0; i < num_rows; i += kGroup) {
+    const int64_t stop = std::min(i + kGroup, num_rows);
+    int any = 0;
+    for (int64_t j = i; j < stop; ++j) any |= codes[j] == kNowhere;
+    for (int64_t j = i; any && j < stop; ++j) {
+      if (codes[j] == kNowhere) rows.push_back(static_cast<int32_t>(j));
+    }
+  }
+  return rows;
+}
+
 }  // namespace fsparse

@@ -8,6 +8,7 @@
 #define FSPARSE_BUCKETS_H_
 
 #include <cstdint>
+#include <vector>
 
 namespace fsparse {
 
@@ -53,6 +54,9 @@ struct TableState {
   // Adds an entry for row `id`, as long as there are fewer than `most` of its kind.
   void InsertEntry(int32_t id, uint16_t code, int32_t most);
 };
+
+// Rows that are stored nowhere, which may have entries left.
+std::vector<int32_t> RowsNowhere(const uint16_t* codes, int64_t num_rows);
 
 }  // namespace fsparse
 

@@ -2,12 +2,11 @@
 
 #include <algorithm>
 
-#include "buckets.h"
-
 namespace fsparse {
 namespace {
 
 constexpr int64_t kBits = 64;
+constexpr int64_t kBytesPerLine = 64;
 
 // Calls fn for the set bits from `begin` to `end`, rising.
 template <typename Fn>
@@ -24,12 +23,32 @@ void ForEachBit(const std::vector<uint64_t>& bits, int64_t begin, int64_t end,
   }
 }
 
+// Buckets lie far apart: the next one is asked for while this one is counted.
+__attribute__((always_inline)) inline void PrefetchBucket(const BucketsView& view,
+                                                          int32_t probe) {
+  const auto [entries, size] = view.Bucket(probe);
+  const char* line = reinterpret_cast<const char*>(entries);
+  const char* end = line + size * sizeof(int32_t);
+  for (; line < end; line += kBytesPerLine) __builtin_prefetch(line);
+}
+
 }  // namespace
 
-void Votes::Add(const BucketsView& view, const int32_t* probes, int64_t count) {
-  if (static_cast<int64_t>(votes_.size()) < view.num_rows) votes_.resize(view.num_rows);
+template <typename Count>
+void Votes<Count>::Reserve(int64_t num_rows, int64_t most_votes) {
+  if (static_cast<int64_t>(votes_.size()) < num_rows) votes_.resize(num_rows);
+  const int64_t levels = at_least_.size() + most_votes + 2;
+  at_least_.resize(levels);
+}
+
+template <typename Count>
+void Votes<Count>::Add(const BucketsView& view, const int32_t* probes, int64_t count) {
+  Reserve(view.num_rows, count);
   const uint32_t num_rows = view.num_rows;
+  Count* votes = votes_.data();
+  int32_t* at_least = at_least_.data();
   for (int64_t j = 0; j < count; ++j) {
+    if (j + 1 < count) PrefetchBucket(view, probes[j + 1]);
     const auto [entries, size] = view.Bucket(probes[j]);
     const uint64_t used = touched_.size();
     touched_.resize(used + size);
@@ -37,54 +56,55 @@ void Votes::Add(const BucketsView& view, const int32_t* probes, int64_t count) {
     for (int32_t i = 0; i < size; ++i) {
       const int32_t id = entries[i];
       if (static_cast<uint32_t>(id) >= num_rows) continue;
+      const Count now = ++votes[id];
+      ++at_least[now];
       *end = id;
-      end += votes_[id]++ == 0;
+      end += now == 1;
     }
     touched_.resize(end - touched_.data());
   }
 }
 
-void Votes::Take(Votes& other) {
-  if (votes_.size() < other.votes_.size()) votes_.resize(other.votes_.size());
+template <typename Count>
+void Votes<Count>::Take(Votes& other) {
+  Reserve(other.votes_.size(), other.at_least_.size());
   for (const int32_t id : other.touched_) {
+    const Count more = other.votes_[id];
     if (votes_[id] == 0) touched_.push_back(id);
-    votes_[id] += other.votes_[id];
+    for (Count v = 0; v < more; ++v) ++at_least_[++votes_[id]];
     other.votes_[id] = 0;
   }
   other.touched_.clear();
+  other.at_least_.clear();
 }
 
-// Rows that are stored nowhere may have entries left, and those do not count.
-void Votes::Forget(const uint16_t* codes) {
-  auto is_gone = [&](int32_t id) {
-    const bool gone = codes[id] == kNowhere;
-    if (gone) votes_[id] = 0;
-    return gone;
-  };
-  touched_.erase(std::remove_if(touched_.begin(), touched_.end(), is_gone),
-                 touched_.end());
+template <typename Count>
+void Votes<Count>::Forget(const std::vector<int32_t>& rows) {
+  const int64_t known = votes_.size();
+  for (const int32_t id : rows) {
+    if (id >= known) continue;
+    for (; votes_[id] > 0; --votes_[id]) --at_least_[votes_[id]];
+  }
 }
 
-int64_t Votes::Rank(const BucketsView& view, int64_t start, int64_t k, int32_t* ids,
-                    int32_t* votes) {
-  Forget(view.codes);
-  const int64_t num_rows = view.num_rows;
-  const int64_t found = touched_.size();
-  int32_t most = 0;
-  for (const int32_t id : touched_) most = std::max(most, votes_[id]);
-  std::vector<int64_t> count(most + 1);
-  for (const int32_t id : touched_) ++count[votes_[id]];
+template <typename Count>
+int64_t Votes<Count>::Rank(int64_t num_rows, int64_t start, int64_t k, int32_t* ids,
+                           int32_t* votes) {
+  Reserve(num_rows, 0);
+  const int64_t found = at_least_[1];
+  int64_t most = at_least_.size() - 1;
+  while (most > 0 && at_least_[most] == 0) --most;
 
-  // Where the rows with each number of votes are written, and how many fit.
+  // Where the next row with each number of votes is written. Those beyond k do not fit.
   std::vector<int64_t> next(most + 1, k);
-  int32_t least = most;
-  for (int64_t at = 0; least > 0 && at < k; --least) {
-    next[least] = at;
-    at += count[least];
+  int64_t least = most + 1;
+  while (least > 1 && (least > most || at_least_[least] < k)) {
+    --least;
+    next[least] = least == most ? 0 : at_least_[least + 1];
   }
   chosen_.assign((num_rows + kBits - 1) / kBits, 0);
   for (const int32_t id : touched_) {
-    if (votes_[id] > least) chosen_[id / kBits] |= uint64_t{1} << id % kBits;
+    if (votes_[id] >= least) chosen_[id / kBits] |= uint64_t{1} << id % kBits;
   }
   std::fill(ids, ids + k, static_cast<int32_t>(num_rows));
   std::fill(votes, votes + k, 0);
@@ -98,7 +118,11 @@ int64_t Votes::Rank(const BucketsView& view, int64_t start, int64_t k, int32_t* 
   ForEachBit(chosen_, 0, start, write);
   for (const int32_t id : touched_) votes_[id] = 0;
   touched_.clear();
+  at_least_.clear();
   return found;
 }
+
+template class Votes<uint16_t>;
+template class Votes<uint32_t>;
 
 }  // namespace fsparse

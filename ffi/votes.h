@@ -15,7 +15,6 @@ struct BucketsView {
   const int32_t* starts;   // [num_tables, num_buckets + 1]
   const int32_t* sizes;    // [num_tables, num_buckets]
   const int32_t* entries;  // [num_tables, capacity]
-  const uint16_t* codes;   // [num_tables, num_rows]
 
   // The entries of a bucket; none if there is no such bucket, or it is not sound.
   std::pair<const int32_t*, int32_t> Bucket(int64_t probe) const {
@@ -29,24 +28,29 @@ struct BucketsView {
 };
 
 // Votes for the rows. Kept between uses, all zero, so that a use costs what it counts.
+// A Count must hold as many votes as there are probes.
+template <typename Count>
 class Votes {
  public:
   // Adds the entries of probes[0], ..., probes[count - 1]; those out of range are none.
   void Add(const BucketsView& view, const int32_t* probes, int64_t count);
   // Adds other votes, and clears them.
   void Take(Votes& other);
+  // Takes all votes from some rows.
+  void Forget(const std::vector<int32_t>& rows);
   // Writes the k rows with the most votes, most first. Equal ones come in the order
   // start, start + 1, ..., around the end of the table. Fills up with num_rows, and 0.
-  // Clears the votes, and returns how many rows that are stored had any.
-  int64_t Rank(const BucketsView& view, int64_t start, int64_t k, int32_t* ids,
+  // Clears the votes, and returns how many rows had any.
+  int64_t Rank(int64_t num_rows, int64_t start, int64_t k, int32_t* ids,
                int32_t* votes);
 
  private:
-  void Forget(const uint16_t* codes);
+  void Reserve(int64_t num_rows, int64_t most_votes);
 
-  std::vector<int32_t> votes_;    // [num_rows]
-  std::vector<int32_t> touched_;  // rows with votes, in any order
-  std::vector<uint64_t> chosen_;  // a bit for each row, for `Rank`
+  std::vector<Count> votes_;       // [num_rows]
+  std::vector<int32_t> touched_;   // rows with votes, in any order
+  std::vector<int32_t> at_least_;  // at_least_[v] rows have v votes or more
+  std::vector<uint64_t> chosen_;   // a bit for each row, for `Rank`
 };
 
 }  // namespace fsparse

@@ -1,4 +1,5 @@
 // Rows of an index ranked by the number of probed buckets that they are in.
+#include "buckets.h"
 #include "handlers.h"
 #include "parallel_for.h"
 #include "votes.h"
@@ -6,24 +7,59 @@
 namespace fsparse {
 namespace {
 
-constexpr int64_t kNanosecondsPerEntry = 2;
+constexpr int64_t kFlopsPerEntry = 40;  // for as long as a random access takes
 constexpr int64_t kProbesPerPart = 1024;
 
 // Votes for one group of examples. Large groups are counted in parts, which are added:
 // sums of integers, so that it does not show how many there were.
+template <typename Count>
 void CountGroup(ffi::ThreadPool& pool, const BucketsView& view, const int32_t* probes,
-                int64_t count, Votes& votes) {
+                int64_t count, Votes<Count>& votes) {
   const int64_t most = std::max<int64_t>(1, pool.num_threads());
   const int64_t parts = std::clamp<int64_t>(count / kProbesPerPart, 1, most);
   if (parts == 1) return votes.Add(view, probes, count);
-  std::vector<Votes> part(parts - 1);
+  std::vector<Votes<Count>> part(parts - 1);
   ParallelFor(pool, parts, 1, [&](int64_t begin, int64_t end) {
     for (int64_t p = begin; p < end; ++p) {
       const int64_t first = p * count / parts, last = (p + 1) * count / parts;
       (p ? part[p - 1] : votes).Add(view, probes + first, last - first);
     }
   });
-  for (Votes& other : part) votes.Take(other);
+  for (Votes<Count>& other : part) votes.Take(other);
+}
+
+struct Question {
+  int64_t groups, count;  // probes[groups, count]
+  const int32_t* probes;
+  int64_t start, k;
+};
+
+struct Answer {
+  int32_t *ids, *votes, *num_found;
+};
+
+template <typename Count>
+void CountAndRank(ffi::ThreadPool& pool, const BucketsView& view,
+                  const std::vector<int32_t>& nowhere, Question q, Answer out) {
+  const bool in_parts = q.groups < static_cast<int64_t>(pool.num_threads());
+  auto run = [&](int64_t begin, int64_t end) {
+    thread_local Votes<Count> votes;
+    for (int64_t g = begin; g < end; ++g) {
+      const int32_t* probes = q.probes + g * q.count;
+      if (in_parts) {
+        CountGroup(pool, view, probes, q.count, votes);
+      } else {
+        votes.Add(view, probes, q.count);
+      }
+      votes.Forget(nowhere);
+      out.num_found[g] = static_cast<int32_t>(votes.Rank(
+          view.num_rows, q.start, q.k, out.ids + g * q.k, out.votes + g * q.k));
+    }
+  };
+  if (in_parts) return run(0, q.groups);
+  const int64_t buckets = std::max<int64_t>(1, view.num_tables * view.num_buckets);
+  const int64_t load = view.num_tables * view.num_rows / buckets;
+  ParallelFor(pool, q.groups, GrainFor(kFlopsPerEntry * q.count * (load + 8)), run);
 }
 
 ffi::Error Vote(ffi::ThreadPool pool, S32R2 probes, S32R1 start, S32R2 starts,
@@ -49,29 +85,16 @@ ffi::Error Vote(ffi::ThreadPool pool, S32R2 probes, S32R1 start, S32R2 starts,
                          n,
                          starts.typed_data(),
                          sizes.typed_data(),
-                         entries.typed_data(),
-                         codes.typed_data()};
+                         entries.typed_data()};
+  const std::vector<int32_t> nowhere =
+      RowsNowhere(codes.typed_data(), tables > 0 ? n : 0);
   const int64_t first = std::clamp<int64_t>(start.typed_data()[0], 0, n);
-  const int64_t load = entries.element_count() / std::max<int64_t>(1, tables * buckets);
-  const bool in_parts = groups < pool.num_threads();
-  auto run = [&](int64_t begin, int64_t end) {
-    thread_local Votes counted;
-    for (int64_t g = begin; g < end; ++g) {
-      const int32_t* of_group = probes.typed_data() + g * count;
-      if (in_parts) {
-        CountGroup(pool, view, of_group, count, counted);
-      } else {
-        counted.Add(view, of_group, count);
-      }
-      num_found->typed_data()[g] = static_cast<int32_t>(counted.Rank(
-          view, first, k, ids->typed_data() + g * k, votes->typed_data() + g * k));
-    }
-  };
-  if (in_parts) {
-    run(0, groups);
+  const Question question{groups, count, probes.typed_data(), first, k};
+  const Answer answer{ids->typed_data(), votes->typed_data(), num_found->typed_data()};
+  if (count <= UINT16_MAX) {
+    CountAndRank<uint16_t>(pool, view, nowhere, question, answer);
   } else {
-    ParallelFor(pool, groups, GrainFor(kNanosecondsPerEntry * 20 * count * (load + 8)),
-                run);
+    CountAndRank<uint32_t>(pool, view, nowhere, question, answer);
   }
   return ffi::Error::Success();
 }

@@ -356,7 +356,7 @@ MISTAKES = [
     (
         {"table": TABLE[:, :4]},
         ValueError,
-        "the family must be over vectors of the rows",
+        "must give vectors of the family",
     ),
     (
         {"table": TABLE.astype(jnp.int32)},
