@@ -38,15 +38,16 @@ from extreme_data import Prepared
 from extreme_model import Config, Params, State
 
 import fsparse
-from fsparse import Optimizer, lsh, metrics, samplers
+from fsparse import Optimizer, Table, lsh, metrics, samplers
 from fsparse.data import Batch
 from fsparse.samplers import Query, Sampler
 
 Array = jax.Array
 SAMPLERS = ("uniform", "popularity", "in_batch", "top_k", "lsh", "mix")
 SCOPES = ("shared", "per_example")
-_POINTS = (0.1, 0.25, 0.5, 1.0)  # of a run, where it is judged
-_REBUILD_EVERY = 50  # steps
+_POINTS = (0.2, 0.5, 1.0)  # of a run, where it is judged
+_REBUILD_EVERY = 50  # steps, and more often at first
+_INIT_SCALE = 0.01  # of output rows: those of zeros would all share their buckets
 _NUM_TABLES = 16
 _ROWS_A_BUCKET = 200
 _EVALUATION_BATCH = 128
@@ -155,15 +156,13 @@ def measure(args: argparse.Namespace) -> Iterator[Row]:
     splits, notes = extreme_data.read(args.data, test=None, strict=False)
     prepared = extreme_data.prepare(splits, notes, config, seed=0)
     rows: list[Row] = []
-    runs = list(itertools.product(range(args.seeds), methods(args)))
-    for seed, method in rich.progress.track(runs, "runs", console=CONSOLE):
-        points = list(train(config, method, prepared, seed, args))
-        last = points[-1]
-        CONSOLE.print(
-            f"{method.sampler:>10} {method.scope:>11} {method.budget:6.3f} seed {seed}"
-            f"  {last.examples:>9,} examples {last.seconds:6.1f} s  P@1 {last.p_at_1:.4f}",
-            highlight=False,
-        )
+    runs = itertools.product(methods(args), range(args.seeds))
+    total = len(methods(args)) * args.seeds
+    for method, seed in rich.progress.track(runs, "runs", total, console=CONSOLE):
+        if seed == 0:
+            step = compile_step(config, method, prepared)
+        points = list(train(config, method, step, prepared, seed, args))
+        tell(points[-1])
         rows += points
         if args.json:
             text = ",\n".join(json.dumps(row._asdict()) for row in rows)
@@ -202,6 +201,11 @@ def train(
                 return
 
 
+def is_due(step: int) -> bool:
+    """When tables are rebuilt: often while the rows are new, then now and then."""
+    return step in (0, 5, 10, 20) or step % _REBUILD_EVERY == 0
+
+
 def forever(prepared: Prepared, batch_size: int, seed: int) -> Iterator[Batch]:
     """Batches of one epoch after another, each in an order of its own."""
     for epoch in itertools.count():
@@ -211,10 +215,10 @@ def forever(prepared: Prepared, batch_size: int, seed: int) -> Iterator[Batch]:
         yield from extreme_data.batches(prepared.train, batch_size, order)
 
 
-def compile_step(
-    config: Config, method: Method, prepared: Prepared, state: State, batch: Batch
-) -> Step:
+def compile_step(config: Config, method: Method, prepared: Prepared) -> Step:
     """The step of a method, compiled before the clock starts."""
+    state = start(config, prepared, 0)
+    batch = next(forever(prepared, config.batch_size, 0))
     n, d = state.params.output.shape
     counts = prepared.label_counts
     step = jax.jit(partial(train_step, config, method, counts), donate_argnums=0)
