@@ -170,22 +170,42 @@ def measure(args: argparse.Namespace) -> Iterator[Row]:
         yield from points
 
 
+def tell(row: Row) -> None:
+    """A line for a run that has ended."""
+    CONSOLE.print(
+        f"{row.sampler:>10} {row.scope:>11} {row.budget:6.3f} seed {row.seed} "
+        f"{row.examples:>9,} examples {row.seconds:6.1f} s  P@1 {row.p_at_1:.4f}",
+        highlight=False,
+    )
+
+
 # ---- one run ------------------------------------------------------------------------
 
 
-def train(
-    config: Config, method: Method, prepared: Prepared, seed: int, args: Any
-) -> Iterator[Row]:
-    """Steps until time or examples run out; yields the points on the way."""
+def start(config: Config, prepared: Prepared, seed: int) -> State:
+    """Random embeddings, and output rows that are random and short."""
     features, labels = prepared.train
     state = extreme_model.init(config, features.num_columns, labels.num_columns, seed)
-    examples = forever(prepared, config.batch_size, seed)
-    step = compile_step(config, method, prepared, state, next(examples))
+    shape = state.params.output.shape
+    rows = _INIT_SCALE * jax.random.normal(jax.random.key(seed), shape)
+    return state._replace(params=state.params._replace(output=Table(rows)))
+
+
+def train(
+    config: Config,
+    method: Method,
+    step: Step,
+    prepared: Prepared,
+    seed: int,
+    args: argparse.Namespace,
+) -> Iterator[Row]:
+    """Steps until time or examples run out; yields the points on the way."""
+    state = start(config, prepared, seed)
     index, seconds, seen = None, 0.0, 0
-    points = [p for p in _POINTS]
-    for number, batch in enumerate(examples):
+    points = list(_POINTS)
+    for number, batch in enumerate(forever(prepared, config.batch_size, seed)):
         began = time.perf_counter()
-        if step.rebuild and number % _REBUILD_EVERY == 0:
+        if step.rebuild and is_due(number):
             index = step.rebuild(state, jax.random.fold_in(state.key, number))
         state, loss = step.run(state, index, batch)
         loss.block_until_ready()
