@@ -3,13 +3,14 @@
 Examples:
   python examples/sparse_inference.py --data polish-lemmas --json polish.json
   python examples/sparse_inference.py --data train.txt --seconds 60 --most 0.01
-  python examples/sparse_inference.py --data baskets --no-insert
+  python examples/sparse_inference.py --data baskets --insert always
 
 Trains the model of examples/train_extreme.py, builds hash tables over its output rows,
-inserts the labels of the training examples, and picks, on validation examples, the
-fewest neurons to score that lose no more than --loss of P@1. Then it judges dense and
-sparse inference on the test set, times single queries of both in turn, encoding
-included, and asks faiss, where it is installed, for the same number of candidates.
+and picks, on validation examples, the cheapest search that loses no more than --loss of
+P@1. Where none does, it builds tables that are trained: the labels of the training
+examples are inserted where these examples fall. Then it judges dense and sparse
+inference on the test set, times single queries of both in turn, encoding included, and
+asks faiss, where it is installed, for the same number of candidates.
 """
 
 import argparse
@@ -42,7 +43,10 @@ Array = jax.Array
 _TOP_K = 10
 _BATCH = 256
 _ENTRY_BYTES = 4.25  # of an inserted entry, with the slots kept free
-_FRACTIONS = (0.0025, 0.005, 0.01, 0.015, 0.02)
+_TRAINED_TABLES = 32  # fewer, which leaves room for inserted labels
+# (num_probes, share of the neurons scored), the cheaper ones first.
+_SEARCHES = [(1, 0.0025), (1, 0.005), (2, 0.0025), (2, 0.005), (2, 0.01), (4, 0.005)]
+_SEARCHES += [(4, 0.01), (2, 0.02), (4, 0.02), (8, 0.02)]
 CONSOLE = rich.console.Console(stderr=True)
 
 
@@ -67,8 +71,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     args = parse_args(argv)
     config, prepared, state = trained(args)
     n, d = state.params.output.shape
-    index = build(args, config, prepared, state)
-    search = choose(args, config, prepared, state, index)
+    index, search = build_and_choose(args, config, prepared, state)
     answers = ask(config, state, index, search, prepared.test)
     dense, sparse = seconds_a_query(args, config, prepared, state, index, search)
     result = {
@@ -84,10 +87,10 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         "times_faster": dense / sparse,
         "recall_at_10": overlap(answers.sparse, answers.dense),
         **faiss_figures(config, prepared, state, answers),
-        "num_tables": args.num_tables,
+        "num_tables": index.family.num_tables,
         "num_buckets": index.family.num_buckets,
         "num_probes": search.num_probes,
-        "hash_products": args.num_tables * args.num_bits,
+        "hash_products": index.family.num_tables * num_bits(index.family),
         "index_bytes": lsh.num_bytes(index),
         "weight_bytes": 4 * n * d,
         "num_inserted": int(jnp.sum(index.buckets.num_inserted)),
@@ -112,9 +115,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--seconds", type=float, help="of training; default: the epochs of the preset")
     add("--checkpoint", type=Path, help="folder of a checkpoint of train_extreme.py")
     add("--seed", type=int, default=0)
-    add("--num-tables", type=int, default=64)
-    add("--num-bits", type=int, help="default: about 200 rows a bucket")
-    add("--insert", action=argparse.BooleanOptionalAction, default=True)
+    add("--insert", choices=("auto", "always", "never"), default="auto")
     add("--loss", type=float, default=0.002, help="of P@1 that may be lost")
     add("--most", type=float, default=0.02, help="share of the neurons to score")
     add("--queries", type=int, default=300, help="how many are timed")
@@ -153,35 +154,54 @@ def trained(args: argparse.Namespace) -> tuple[Config, Prepared, State]:
 # ---- the index ----------------------------------------------------------------------
 
 
-def build(
+def build_and_choose(
     args: argparse.Namespace, config: Config, prepared: Prepared, state: State
-) -> lsh.Index:
-    """Tables over the output rows, and the labels of the training examples in them."""
+) -> tuple[lsh.Index, Search]:
+    """Tables of the rows alone, if they do; else trained ones."""
     n, d = state.params.output.shape
-    if args.num_bits is None:
-        args.num_bits = int(np.clip(round(np.log2(n / 200)), 4, 15))
+    family = lsh.default_family(jax.random.key(args.seed), n, d)
+    if args.insert != "always":
+        index = build(family, state)
+        search, loss = choose(args, config, prepared, state, index)
+        if loss <= args.loss or args.insert == "never":
+            return index, search
+    few = min(_TRAINED_TABLES, family.num_tables)
     key = jax.random.key(args.seed)
-    family = lsh.simhash(key, d, num_tables=args.num_tables, num_bits=args.num_bits)
+    family = lsh.simhash(key, d, num_tables=few, num_bits=num_bits(family))
+    index = build(family, state, room_for_labels(family, n))
+    index = insert_training_labels(config, prepared, state, index)
+    return index, choose(args, config, prepared, state, index)[0]
+
+
+def build(family: Any, state: State, max_inserted: int = 0) -> lsh.Index:
+    """Tables over the output rows, less their mean."""
     mips = lsh.mips(state.params.output)
-    room = room_for_labels(args, n, d) if args.insert else 0
-    began = time.perf_counter()
-    make = jax.jit(partial(lsh.build, max_inserted=room))
-    index = jax.block_until_ready(make(family, state.params.output, mips=mips))
-    CONSOLE.print(f"index of {n:,} rows built in {time.perf_counter() - began:.2f} s")
-    if not room:
-        return index
+    make = jax.jit(partial(lsh.build, max_inserted=max_inserted))
+    return jax.block_until_ready(make(family, state.params.output, mips=mips))
+
+
+def insert_training_labels(
+    config: Config, prepared: Prepared, state: State, index: lsh.Index
+) -> lsh.Index:
+    """A pass over the training set."""
     insert = jax.jit(partial(insert_labels, config), donate_argnums=0)
     m = prepared.train.features.num_rows
-    batches = extreme_data.batches(prepared.train, _BATCH)
+    order = np.random.default_rng(0).permutation(m)
+    batches = extreme_data.batches(prepared.train, _BATCH, order)
     for batch in train_extreme.track(batches, data.num_batches(m, _BATCH), "labels"):
         index = insert(index, state.params, batch)
     return index
 
 
-def room_for_labels(args: argparse.Namespace, n: int, d: int) -> int:
+def num_bits(family: Any) -> int:
+    """Of a code."""
+    return family.num_buckets.bit_length() - 1
+
+
+def room_for_labels(family: Any, n: int) -> int:
     """Entries a table may take until the index is as large as the weights."""
-    fixed = 6.25 * n + 8 * 2**args.num_bits + 4 * args.num_bits * d
-    left = 4 * n * d / args.num_tables - fixed
+    fixed = 6.25 * n + 8 * family.num_buckets + 4 * num_bits(family) * family.dim
+    left = 4 * n * family.dim / family.num_tables - fixed
     return max(int(left / _ENTRY_BYTES), 0)
 
 
@@ -197,23 +217,25 @@ def choose(
     prepared: Prepared,
     state: State,
     index: lsh.Index,
-) -> Search:
-    """The fewest candidates that lose little on the validation examples."""
-    n = state.params.output.shape[0]
-    sizes = [max(int(f * n), 1) for f in _FRACTIONS if f <= args.most]
-    best, best_loss = Search(1, max(int(args.most * n), 1)), np.inf
-    for size in sizes:
-        for num_probes in (1, 4):
-            search = Search(num_probes, size)
-            answers = ask(config, state, index, search, prepared.validation)
-            loss = p_at_1(answers.dense, answers.labels, n)
-            loss -= p_at_1(answers.sparse, answers.labels, n)
-            CONSOLE.print(f"{search}: validation P@1 is {loss:.4f} lower")
-            if loss <= args.loss:
-                return search
-            if loss < best_loss:
-                best, best_loss = search, loss
-    return best
+) -> tuple[Search, float]:
+    """The cheapest search that loses little on the validation examples, or the best."""
+    n, best, least = state.params.output.shape[0], None, np.inf
+    most = max(p for p, _ in _SEARCHES)
+    for num_probes, share in [*_SEARCHES, (most, args.most)]:
+        if share > args.most:
+            continue
+        size = max(int(share * n), 1)
+        search = Search(min(num_probes, index.family.num_buckets), size)
+        answers = ask(config, state, index, search, prepared.validation)
+        loss = p_at_1(answers.dense, answers.labels, n)
+        loss -= p_at_1(answers.sparse, answers.labels, n)
+        CONSOLE.print(f"{search}: validation P@1 is {loss:.4f} lower", highlight=False)
+        if loss < least:
+            best, least = search, loss
+        if loss <= args.loss:
+            break
+    assert best is not None
+    return best, least
 
 
 # ---- inference ----------------------------------------------------------------------
