@@ -1,4 +1,4 @@
-"""The programs that show what hash tables are worth, on data that they learn at once."""
+"""The programs that show what hash tables are worth, on data that is learnt at once."""
 
 import json
 
