@@ -87,3 +87,11 @@ def test_index_benchmark(tmp_path):
     seconds = [value for key, value in found.items() if key.endswith("_seconds")]
     assert min(s for s in seconds if isinstance(s, float)) > 0
     assert "build_seconds" in out
+
+
+def test_hard_negatives_learns(tmp_path):
+    status, out, err = finish(launch("hard_negatives.py", cwd=tmp_path))
+    assert status == 0, err
+    dense, sparse = (float(line.split(": ")[1]) for line in out.splitlines()[-2:])
+    assert dense > 0.95
+    assert dense - 0.1 < sparse <= dense
