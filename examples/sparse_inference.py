@@ -79,8 +79,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         "seed": args.seed,
         "n_labels": n,
         "width": d,
-        "p_at_1_dense": p_at_1(answers.dense, answers.labels, n),
-        "p_at_1_sparse": p_at_1(answers.sparse, answers.labels, n),
+        **precisions("dense", answers.dense, answers.labels, n),
+        **precisions("sparse", answers.sparse, answers.labels, n),
         "scored_fraction": float(np.mean(answers.scored)) / n,
         "p50_dense_seconds": dense,
         "p50_sparse_seconds": sparse,
@@ -227,8 +227,7 @@ def choose(
         size = max(int(share * n), 1)
         search = Search(min(num_probes, index.family.num_buckets), size)
         answers = ask(config, state, index, search, prepared.validation)
-        loss = p_at_1(answers.dense, answers.labels, n)
-        loss -= p_at_1(answers.sparse, answers.labels, n)
+        loss = lost(answers, n)
         CONSOLE.print(f"{search}: validation P@1 is {loss:.4f} lower", highlight=False)
         if loss < least:
             best, least = search, loss
@@ -275,10 +274,25 @@ def ask(
     return Answers(*(np.concatenate([np.asarray(p) for p in c])[:m] for c in columns))
 
 
-def p_at_1(ids: np.ndarray, labels: np.ndarray, n: int) -> float:
-    """Precision of the first prediction."""
+def precisions(
+    name: str, ids: np.ndarray, labels: np.ndarray, n: int
+) -> dict[str, float]:
+    """Of the first and of five predictions, and how often a label is among ten."""
     hits = metrics.hits(jnp.asarray(ids), jnp.asarray(labels), num_labels=n)
-    return float(np.mean(np.asarray(hits)[:, 0]))
+    return {
+        f"p_at_1_{name}": float(jnp.mean(metrics.precision_at(1, hits))),
+        f"p_at_5_{name}": float(jnp.mean(metrics.precision_at(5, hits))),
+        f"hit_at_10_{name}": float(jnp.mean(metrics.hit_at(10, hits))),
+    }
+
+
+def lost(answers: Answers, n: int) -> float:
+    """P@1 that sparse inference lacks."""
+    dense, sparse = (
+        precisions("", ids, answers.labels, n)["p_at_1_"]
+        for ids in (answers.dense, answers.sparse)
+    )
+    return dense - sparse
 
 
 def overlap(found: np.ndarray, exact: np.ndarray) -> float:
