@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import extreme_data
 import extreme_model
+import faiss_peer
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -85,8 +86,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         "p50_dense_seconds": dense,
         "p50_sparse_seconds": sparse,
         "times_faster": dense / sparse,
-        "recall_at_10": overlap(answers.sparse, answers.dense),
-        **faiss_figures(config, prepared, state, answers),
+        "recall_at_10": faiss_peer.overlap(answers.sparse, answers.dense),
+        **beside_faiss(config, prepared, state, answers),
         "num_tables": index.family.num_tables,
         "num_buckets": index.family.num_buckets,
         "num_probes": search.num_probes,
@@ -295,11 +296,6 @@ def lost(answers: Answers, n: int) -> float:
     return dense - sparse
 
 
-def overlap(found: np.ndarray, exact: np.ndarray) -> float:
-    """Share of the exact best ten that were found."""
-    return float(np.mean(np.any(exact[:, :, None] == found[:, None, :], axis=2)))
-
-
 def seconds_a_query(
     args: argparse.Namespace,
     config: Config,
@@ -331,49 +327,13 @@ def single_queries(dataset: Dataset, count: int) -> Iterator[Batch]:
         yield jax.block_until_ready(jax.tree.map(jnp.asarray, batch))
 
 
-# ---- beside faiss -------------------------------------------------------------------
-
-
-def faiss_figures(
+def beside_faiss(
     config: Config, prepared: Prepared, state: State, answers: Answers
 ) -> dict[str, float | None]:
-    """Recall of faiss at as many candidates, by inverted lists and by a graph."""
-    try:
-        import faiss
-    except ImportError:
-        return {"recall_at_10_faiss": None, "recall_at_10_faiss_hnsw": None}
+    """Recall of faiss at as many candidates."""
     w = np.asarray(state.params.output.value, np.float32)
-    n, d = w.shape
     h, exact = queries_and_exact(config, prepared, state)
-    budget = float(np.mean(answers.scored))
-    num_lists = int(4 * np.sqrt(n))
-    quantizer = faiss.IndexFlatIP(d)
-    lists = faiss.IndexIVFFlat(quantizer, d, num_lists, faiss.METRIC_INNER_PRODUCT)
-    lists.train(w)
-    lists.add(w)
-    lists.nprobe = max(int(budget / n * num_lists), 1)
-    graph = faiss.IndexHNSWFlat(d, 16, faiss.METRIC_INNER_PRODUCT)
-    graph.hnsw.efConstruction = 40
-    graph.add(w)
-    return {
-        "recall_at_10_faiss": overlap(lists.search(h, _TOP_K)[1], exact),
-        **graph_figures(faiss, graph, h, exact, budget),
-    }
-
-
-def graph_figures(
-    faiss: Any, graph: Any, h: np.ndarray, exact: np.ndarray, budget: float
-) -> dict[str, float | None]:
-    """The largest beam that computes no more products than the budget."""
-    recall = None
-    for beam in (16, 32, 64, 128, 256, 512):
-        graph.hnsw.efSearch = beam
-        faiss.cvar.hnsw_stats.reset()
-        found = graph.search(h, _TOP_K)[1]
-        if faiss.cvar.hnsw_stats.ndis / len(h) > budget:
-            break
-        recall = overlap(found, exact)
-    return {"recall_at_10_faiss_hnsw": recall}
+    return faiss_peer.recalls(w, h, exact, float(np.mean(answers.scored)))
 
 
 def queries_and_exact(
