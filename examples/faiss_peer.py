@@ -4,14 +4,16 @@ from typing import Any
 
 import numpy as np
 
+Array = np.ndarray
+
 
 def recalls(
-    rows: np.ndarray, queries: np.ndarray, exact: np.ndarray, budget: float
+    rows: Array, queries: Array, exact: Array, budget: float
 ) -> dict[str, float | None]:
     """Shares of the exact best that are found; None for what cannot be measured.
 
-    `rows` are `f32[n, d]`, `queries` `f32[b, d]`, `exact` `i32[b, k]` the best rows, and
-    `budget` how many rows may be scored for a query.
+    `rows` are `f32[n, d]`, `queries` `f32[b, d]`, `exact` `i32[b, k]` the best rows,
+    and `budget` how many rows may be scored for a query.
     """
     try:
         import faiss
@@ -24,9 +26,9 @@ def recalls(
 
 
 def of_lists(
-    faiss: Any, rows: np.ndarray, queries: np.ndarray, exact: np.ndarray, budget: float
+    faiss: Any, rows: Array, queries: Array, exact: Array, budget: float
 ) -> float:
-    """An inverted file of k-means cells, as many of which are read as the budget has."""
+    """An inverted file of k-means cells; as many are read as the budget has rows."""
     n, d = rows.shape
     num_lists = int(4 * np.sqrt(n))
     quantizer = faiss.IndexFlatIP(d)
@@ -38,7 +40,7 @@ def of_lists(
 
 
 def of_graph(
-    faiss: Any, rows: np.ndarray, queries: np.ndarray, exact: np.ndarray, budget: float
+    faiss: Any, rows: Array, queries: Array, exact: Array, budget: float
 ) -> float | None:
     """A navigable graph, with the widest beam that stays within the budget."""
     index = faiss.IndexHNSWFlat(rows.shape[1], 16, faiss.METRIC_INNER_PRODUCT)
@@ -55,6 +57,6 @@ def of_graph(
     return recall
 
 
-def overlap(found: np.ndarray, exact: np.ndarray) -> float:
+def overlap(found: Array, exact: Array) -> float:
     """Share of the exact best that were found."""
     return float(np.mean(np.any(exact[:, :, None] == found[:, None, :], axis=2)))
