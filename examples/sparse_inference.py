@@ -73,7 +73,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     config, prepared, state = trained(args)
     n, d = state.params.output.shape
     index, search = build_and_choose(args, config, prepared, state)
-    answers = ask(config, state, index, search, prepared.test)
+    test = sample(prepared.test, args.test_examples)
+    answers = ask(config, state, index, search, test)
     dense, sparse = seconds_a_query(args, config, prepared, state, index, search)
     result = {
         "data": prepared.name,
@@ -119,6 +120,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--insert", choices=("auto", "always", "never"), default="auto")
     add("--loss", type=float, default=0.002, help="of P@1 that may be lost")
     add("--most", type=float, default=0.02, help="share of the neurons to score")
+    add("--test-examples", type=int, default=20_000, help="to judge by, at most")
     add("--queries", type=int, default=300, help="how many are timed")
     add("--json", type=Path, help="file for the figures")
     args = parser.parse_args(argv)
@@ -150,6 +152,12 @@ def trained(args: argparse.Namespace) -> tuple[Config, Prepared, State]:
         )
         state, _ = fsparse.checkpoint.load(out / "checkpoint.npz", like)
     return config, prepared, state
+
+
+def sample(dataset: Dataset, most: int) -> Dataset:
+    """Some of the examples, the same ones each time."""
+    order = np.random.default_rng(0).permutation(dataset.features.num_rows)[:most]
+    return Dataset(*(data.take(rows, order) for rows in dataset))
 
 
 # ---- the index ----------------------------------------------------------------------
