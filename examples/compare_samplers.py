@@ -38,8 +38,8 @@ from extreme_model import Config, Params, State
 from sampler_figures import Row
 
 import fsparse
-from fsparse import Optimizer, Table, lsh, metrics, samplers
-from fsparse.data import Batch
+from fsparse import Optimizer, Table, data, lsh, metrics, samplers
+from fsparse.data import Batch, Dataset
 from fsparse.samplers import Query, Sampler
 
 Array = jax.Array
@@ -80,11 +80,20 @@ class Method(NamedTuple):
     budget: float  # share of the neurons
 
 
+class Tables(NamedTuple):
+    """Sizes of an index, and how often it is built."""
+
+    num_tables: int = _NUM_TABLES
+    num_bits: int = 0  # 0 for about 200 rows a bucket
+    rebuild_every: int = _REBUILD_EVERY
+
+
 class Step(NamedTuple):
     """A compiled step and what rebuilds its index, if it has one."""
 
     run: Callable[..., tuple[State, Array]]
     rebuild: Callable[[State, Array], Any] | None
+    rebuild_every: int = _REBUILD_EVERY
 
 
 def main(argv: list[str] | None = None) -> list[Row]:
@@ -138,23 +147,39 @@ def methods(args: argparse.Namespace) -> list[Method]:
 
 def measure(args: argparse.Namespace) -> Iterator[Row]:
     """Trains every method with every seed; writes rows as they come."""
-    config = extreme_data.PRESETS.get(args.data, Config())._replace(**_PLAIN)
-    config = config._replace(**_SIZES.get(args.data, {}))
-    splits, notes = extreme_data.read(args.data, test=None, strict=False)
-    prepared = extreme_data.prepare(splits, notes, config, seed=0)
+    config, prepared = prepare(args.data)
+    limits = Limits(args.seconds, args.examples, _POINTS)
+    test = sample(prepared.test, args.test_examples)
     rows: list[Row] = []
     runs = itertools.product(methods(args), range(args.seeds))
     total = len(methods(args)) * args.seeds
     for method, seed in rich.progress.track(runs, "runs", total, console=CONSOLE):
         if seed == 0:
-            step = compile_step(config, method, prepared)
-        points = list(train(config, method, step, prepared, seed, args))
+            step = compile_step(config, method, prepared, Tables())
+        points = [
+            Row(prepared.name, *method, seed, *point)
+            for point in train(config, step, prepared, test, limits, seed)
+        ]
         tell(points[-1])
         rows += points
         if args.json:
             text = ",\n".join(json.dumps(row._asdict()) for row in rows)
             args.json.write_text(f"[\n{text}\n]\n")
         yield from points
+
+
+def prepare(name: str) -> tuple[Config, Prepared]:
+    """A plain model for a data set, and the data."""
+    config = extreme_data.PRESETS.get(name, Config())._replace(**_PLAIN)
+    config = config._replace(**_SIZES.get(name, {}))
+    splits, notes = extreme_data.read(name, test=None, strict=False)
+    return config, extreme_data.prepare(splits, notes, config, seed=0)
+
+
+def sample(dataset: Dataset, most: int) -> Dataset:
+    """Some of the examples, the same ones each time."""
+    order = np.random.default_rng(0).permutation(dataset.features.num_rows)[:most]
+    return Dataset(*(data.take(rows, order) for rows in dataset))
 
 
 def tell(row: Row) -> None:
@@ -178,39 +203,44 @@ def start(config: Config, prepared: Prepared, seed: int) -> State:
     return state._replace(params=state.params._replace(output=Table(rows)))
 
 
+class Limits(NamedTuple):
+    """When a run ends, and where it is judged on the way."""
+
+    seconds: float
+    examples: int
+    points: tuple[float, ...]  # shares of the run, rising to 1
+
+
 def train(
     config: Config,
-    method: Method,
     step: Step,
     prepared: Prepared,
+    judged_by: Dataset,
+    limits: Limits,
     seed: int,
-    args: argparse.Namespace,
-) -> Iterator[Row]:
-    """Steps until time or examples run out; yields the points on the way."""
+) -> Iterator[tuple[int, float, float]]:
+    """Examples, seconds and P@1 at the points of a run, the last one at its end."""
     state = start(config, prepared, seed)
-    index, seconds, seen = None, 0.0, 0
-    points = list(_POINTS)
+    index, seconds, seen, points = None, 0.0, 0, limits.points
     for number, batch in enumerate(forever(prepared, config.batch_size, seed)):
         began = time.perf_counter()
-        if step.rebuild and is_due(number):
+        if step.rebuild and is_due(number, step.rebuild_every):
             index = step.rebuild(state, jax.random.fold_in(state.key, number))
         state, loss = step.run(state, index, batch)
         loss.block_until_ready()
         seconds += time.perf_counter() - began
         seen += config.batch_size
-        done = max(seconds / args.seconds, seen / args.examples)
+        done = max(seconds / limits.seconds, seen / limits.examples)
         if done >= points[0]:
-            points = [p for p in points if p > done]
-            p_at_1 = judge(config, state, prepared, args.test_examples)
-            name = prepared.name
-            yield Row(name, *method, seed, seen, round(seconds, 3), p_at_1)
+            points = tuple(p for p in points if p > done)
+            yield seen, round(seconds, 3), judge(config, state, judged_by)
             if not points:
                 return
 
 
-def is_due(step: int) -> bool:
+def is_due(step: int, every: int) -> bool:
     """When tables are rebuilt: often while the rows are new, then now and then."""
-    return step in (0, 5, 10, 20) or step % _REBUILD_EVERY == 0
+    return step in (0, 5, 10, 20) or step % every == 0
 
 
 def forever(prepared: Prepared, batch_size: int, seed: int) -> Iterator[Batch]:
@@ -222,26 +252,29 @@ def forever(prepared: Prepared, batch_size: int, seed: int) -> Iterator[Batch]:
         yield from extreme_data.batches(prepared.train, batch_size, order)
 
 
-def compile_step(config: Config, method: Method, prepared: Prepared) -> Step:
+def compile_step(
+    config: Config, method: Method, prepared: Prepared, tables: Tables
+) -> Step:
     """The step of a method, compiled before the clock starts."""
     state = start(config, prepared, 0)
     batch = next(forever(prepared, config.batch_size, 0))
-    n, d = state.params.output.shape
     counts = prepared.label_counts
     step = jax.jit(partial(train_step, config, method, counts), donate_argnums=0)
     if method.sampler not in ("lsh", "mix"):
         run = step.lower(state, None, batch).compile()
         return Step(lambda state, _, batch: run(state, None, batch), None)
-    bits = int(np.clip(round(np.log2(n / _ROWS_A_BUCKET)), 4, 15))
+    rebuild = jax.jit(partial(build_index, tables)).lower(state, state.key).compile()
+    run = step.lower(state, rebuild(state, state.key), batch).compile()
+    return Step(run, rebuild, tables.rebuild_every)
 
-    def rebuild(state: State, key: Array) -> lsh.Index:
-        family = lsh.simhash(key, d + 1, num_tables=_NUM_TABLES, num_bits=bits)
-        mips = lsh.mips(state.params.output, augment=True)
-        return lsh.build(family, state.params.output, mips=mips)
 
-    build = jax.jit(rebuild).lower(state, state.key).compile()
-    run = step.lower(state, build(state, state.key), batch).compile()
-    return Step(run, build)
+def build_index(tables: Tables, state: State, key: Array) -> lsh.Index:
+    """Hash tables over the output rows, with new functions."""
+    n, d = state.params.output.shape
+    bits = tables.num_bits or int(np.clip(round(np.log2(n / _ROWS_A_BUCKET)), 4, 15))
+    family = lsh.simhash(key, d + 1, num_tables=tables.num_tables, num_bits=bits)
+    mips = lsh.mips(state.params.output, augment=True)
+    return lsh.build(family, state.params.output, mips=mips)
 
 
 def train_step(
@@ -270,7 +303,7 @@ def train_step(
 def mean_loss(method: Method, sampler: Sampler, key: Array, query: Query) -> Array:
     """Cross-entropy in the active sets, corrected where probabilities are known."""
     n = query.table.shape[0]
-    size = n if method.scope == "dense" else max(int(method.budget * n), 1)
+    size = n if method.scope == "dense" else max(round(method.budget * n), 1)
     active = fsparse.sample_active_set(
         sampler,
         key,
@@ -305,16 +338,15 @@ def make_sampler(
     return samplers.uniform(n)
 
 
-def judge(config: Config, state: State, prepared: Prepared, most: int) -> float:
-    """P@1 of some test examples, the same ones each time, by exact search."""
-    m, n = prepared.test.labels.num_rows, prepared.test.labels.num_columns
-    chosen = np.random.default_rng(0).permutation(m)[:most]
+def judge(config: Config, state: State, dataset: Dataset) -> float:
+    """P@1 by exact search."""
+    m, n = dataset.labels.num_rows, dataset.labels.num_columns
     hits = []
-    for batch in extreme_data.batches(prepared.test, _EVALUATION_BATCH, chosen):
+    for batch in extreme_data.batches(dataset, _EVALUATION_BATCH):
         ids = extreme_model.predict(config, state.params, batch, 1)
         labels = jnp.asarray(batch.label_ids)
         hits.append(np.asarray(metrics.hits(ids, labels, num_labels=n)))
-    return float(np.mean(np.concatenate(hits)[: len(chosen), 0]))
+    return float(np.mean(np.concatenate(hits)[:m, 0]))
 
 
 if __name__ == "__main__":

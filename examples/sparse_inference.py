@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import compare_samplers
 import extreme_data
 import extreme_model
 import faiss_peer
@@ -73,7 +74,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     config, prepared, state = trained(args)
     n, d = state.params.output.shape
     index, search = build_and_choose(args, config, prepared, state)
-    test = sample(prepared.test, args.test_examples)
+    test = compare_samplers.sample(prepared.test, args.test_examples)
     answers = ask(config, state, index, search, test)
     dense, sparse = seconds_a_query(args, config, prepared, state, index, search)
     result = {
@@ -152,12 +153,6 @@ def trained(args: argparse.Namespace) -> tuple[Config, Prepared, State]:
         )
         state, _ = fsparse.checkpoint.load(out / "checkpoint.npz", like)
     return config, prepared, state
-
-
-def sample(dataset: Dataset, most: int) -> Dataset:
-    """Some of the examples, the same ones each time."""
-    order = np.random.default_rng(0).permutation(dataset.features.num_rows)[:most]
-    return Dataset(*(data.take(rows, order) for rows in dataset))
 
 
 # ---- the index ----------------------------------------------------------------------

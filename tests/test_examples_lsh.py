@@ -69,7 +69,9 @@ def test_mistakes(module, argv, words, capsys):
     assert words in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["compare_samplers", "sparse_inference"])
+@pytest.mark.parametrize(
+    "name", ["compare_samplers", "sparse_inference", "tune_training"]
+)
 def test_help_shows_a_command(name, capsys):
     with pytest.raises(SystemExit) as ended:
         example(name).main(["--help"])
@@ -87,6 +89,15 @@ def test_index_benchmark(tmp_path):
     seconds = [value for key, value in found.items() if key.endswith("_seconds")]
     assert min(s for s in seconds if isinstance(s, float)) > 0
     assert "build_seconds" in out
+
+
+def test_training_is_tuned(folder):
+    argv = ["--data", "tiny.txt", "--examples", 3000, "--json", "plan.json"]
+    status, out, err = finish(launch("tune_training.py", *argv, cwd=folder))
+    assert status == 0, err
+    found = json.loads((folder / "plan.json").read_text())
+    assert found["why"] in " ".join(out.split())
+    assert found["plan"]["scope"] in ("dense", "shared", "per_example")
 
 
 def test_hard_negatives_learns(tmp_path):
