@@ -271,6 +271,17 @@ def test_one_large_group_counts_as_its_parts_do(rng):
 # ---- arrays that nobody built here --------------------------------------------------
 
 
+def test_more_votes_than_16_bits_hold():
+    """Votes are counted in 16 bits as long as there are fewer probes than that."""
+    buckets = _buckets.build(jnp.zeros((1, 3), jnp.uint16), 2, 3)
+    for num_probes in (2**16 - 1, 2**16, 2**16 + 5):
+        probes = jnp.zeros((1, num_probes), jnp.int32)
+        ids, votes, num_found = _buckets.vote(buckets, probes, jnp.int32(1), 4)
+        np.testing.assert_array_equal(ids, [[1, 2, 0, 3]])
+        np.testing.assert_array_equal(votes, [[num_probes] * 3 + [0]])
+        np.testing.assert_array_equal(num_found, [3])
+
+
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_any_arrays_at_all_are_safe(seed):
