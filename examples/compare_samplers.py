@@ -53,7 +53,6 @@ _ROWS_A_BUCKET = 200
 _EVALUATION_BATCH = 128
 CONSOLE = rich.console.Console(stderr=True)
 
-# Batches whose labels fill at most half of the smallest set that the issue names.
 _PLAIN = {
     "centroids": False,
     "neighbours": False,
@@ -65,6 +64,7 @@ _PLAIN = {
     "embedding_learning_rate": 1e-2,
     "hidden_learning_rate": 1e-4,
 }
+# Batches whose labels fit into a shared set of 0.5 % of the neurons.
 _SIZES = {
     "polish-lemmas": {"batch_size": 256},
     "wordnet-hypernyms": {"batch_size": 32, "width": 128},
@@ -131,6 +131,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     unknown = set(args.samplers) - {"dense", *SAMPLERS}
     if unknown:
         parser.error(f"--samplers must be dense or of {SAMPLERS}; got {unknown}")
+    for option in ("seconds", "examples", "seeds", "test_examples"):
+        if getattr(args, option) <= 0:
+            parser.error(f"--{option.replace('_', '-')} must be positive")
     for budget in args.budgets:
         if not 0 < budget <= 1:
             parser.error(f"--budgets must be in (0, 1]; got {budget}")
@@ -245,6 +248,11 @@ def is_due(step: int, every: int) -> bool:
 
 def forever(prepared: Prepared, batch_size: int, seed: int) -> Iterator[Batch]:
     """Batches of one epoch after another, each in an order of its own."""
+    if prepared.train.features.num_rows < batch_size:
+        raise ValueError(
+            f"there must be {batch_size} training examples, for a batch; got "
+            f"{prepared.train.features.num_rows}."
+        )
     for epoch in itertools.count():
         rng = np.random.default_rng([seed, epoch])
         order = rng.permutation(prepared.train.features.num_rows)

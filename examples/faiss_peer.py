@@ -28,7 +28,10 @@ def recalls(
 def of_lists(
     faiss: Any, rows: Array, queries: Array, exact: Array, budget: float
 ) -> float:
-    """An inverted file of k-means cells; as many are read as the budget has rows."""
+    """An inverted file of k-means cells; as many are read as the budget has rows.
+
+    The products with the centres of all cells, `4 sqrt(n)`, are not counted.
+    """
     n, d = rows.shape
     num_lists = int(4 * np.sqrt(n))
     quantizer = faiss.IndexFlatIP(d)

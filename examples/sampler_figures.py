@@ -56,6 +56,7 @@ def plot(path: Path, rows: list[Row]) -> None:
 
     names = list(dict.fromkeys(row.data for row in rows))
     budgets = sorted({row.budget for row in rows if row.scope != "dense"})
+    budgets = budgets or [1.0]
     panels = list(itertools.product(budgets, ("examples", "seconds")))
     figure, axes = plt.subplots(
         len(names),

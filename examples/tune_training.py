@@ -7,7 +7,9 @@ Examples:
 Trains the plain model of compare_samplers.py a little by each of a few plans: dense,
 with negatives that a batch shares or of each example, uniform, hard, or both. Half of
 the plans go on with twice the examples, until one is left: the fastest that reaches the
-accuracy of the dense layer, less --within. It is judged on training examples held out.
+accuracy of the dense layer, less --within. Plans are judged on training examples held
+out. Where a plan refreshes the rows of a set every so many steps, this program builds
+the index anew, so seldom that as many rows are hashed.
 """
 
 import argparse
@@ -22,7 +24,8 @@ from extreme_data import Prepared
 from extreme_model import Config
 
 import fsparse
-from fsparse import Plan, Trial, Tuned
+from fsparse import Plan, Trial, Tuned, data
+from fsparse.data import Dataset
 
 
 def main(argv: list[str] | None = None) -> Tuned:
@@ -30,6 +33,7 @@ def main(argv: list[str] | None = None) -> Tuned:
     args = parse_args(argv)
     machine.show(machine.facts("jax", "jaxlib"))
     config, prepared = prepare(args.data)
+    prepared = hold_out(prepared)
     tuned = fsparse.autotune(
         lambda plan, num_examples: run(config, prepared, plan, num_examples),
         num_rows=prepared.train.labels.num_columns,
@@ -61,11 +65,24 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def hold_out(prepared: Prepared) -> Prepared:
+    """A fifth of the training set, or 5,000 examples, to judge plans by."""
+    m = prepared.train.features.num_rows
+    order = np.random.default_rng(0).permutation(m)
+    held_out, rest = np.split(order, [min(5000, m // 5)])
+    train, validation = (
+        Dataset(*(data.take(rows, part) for rows in prepared.train))
+        for part in (rest, held_out)
+    )
+    return prepared._replace(train=train, validation=validation)
+
+
 def run(config: Config, prepared: Prepared, plan: Plan, num_examples: int) -> Trial:
     """A new model, trained by the plan, judged by examples held out."""
     n = prepared.train.labels.num_columns
     method = Method(plan.sampler or "dense", plan.scope, (plan.size or n) / n)
-    tables = Tables(plan.num_tables, plan.num_bits, plan.refresh_every)
+    rebuild_every = plan.refresh_every * max(n // max(plan.size, 1), 1)
+    tables = Tables(plan.num_tables, plan.num_bits, rebuild_every)
     step = compile_step(config, method, prepared, tables)
     limits = Limits(np.inf, num_examples, (1.0,))
     (end,) = train(config, step, prepared, prepared.validation, limits, seed=0)

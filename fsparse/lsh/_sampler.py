@@ -1,16 +1,21 @@
 """The sampler of BOLT and SLIDE: rows that hash as the examples do."""
 
 import jax
+import jax.numpy as jnp
 
 from fsparse import _checks
 from fsparse._queries import Query, inputs_of, shape_of_sample, unknown_log_q
 from fsparse.lsh._index import Index, query
+from fsparse.matmul import sampled_matmul
 from fsparse.samplers import Sampler
+from fsparse.topk import sampled_top_k
 
 Array = jax.Array
 
 
-def sampler(index: Index, *, num_probes: int = 1) -> Sampler:
+def sampler(
+    index: Index, *, num_probes: int = 1, num_scored: int | None = None
+) -> Sampler:
     """The rows of an index that most tables find: hard negatives, without a search.
 
     Of each example the rows with the most votes; for a set that the batch shares, those
@@ -21,6 +26,9 @@ def sampler(index: Index, *, num_probes: int = 1) -> Sampler:
     Args:
       index: of the rows of the table, which a step should :func:`refresh`.
       num_probes: as of :func:`query`.
+      num_scored: if given, so many rows with the most votes are scored exactly, at
+        least ``size`` of them, and those with the largest products come first; for a
+        shared set, with the largest for any example.
 
     Returns:
       A :class:`fsparse.samplers.Sampler`, whose ``query`` has ``x`` and ``table``;
@@ -29,7 +37,7 @@ def sampler(index: Index, *, num_probes: int = 1) -> Sampler:
 
     Raises:
       TypeError: if ``index`` is none.
-      ValueError: if ``num_probes < 1``.
+      ValueError: if a count is less than 1.
 
     Source: SLIDE (Chen et al. 2020) and BOLT (arXiv:2303.17727), which take candidates
     in no order; ranked by votes, they are nearer to the largest logits.
@@ -46,15 +54,32 @@ def sampler(index: Index, *, num_probes: int = 1) -> Sampler:
     fn = "lsh.sampler"
     _checks.require_type(fn, Index, index=index)
     _checks.require_count(fn, 1, num_probes=num_probes)
+    if num_scored is not None:
+        _checks.require_count(fn, 1, num_scored=num_scored)
     n = index.num_rows
 
     def sample(key: Array, q: Query, size: int, per_example: bool) -> Array:
         shape_of_sample(fn, q, size, per_example, n)
-        x, _ = inputs_of(fn, q)
+        x, table = inputs_of(fn, q)
         start = jax.random.randint(key, (), 0, n)
-        shared = not per_example
-        return query(
-            index, x, size, num_probes=num_probes, start=start, shared=shared
+        found = query(
+            index,
+            x,
+            max(size, num_scored or 0),
+            num_probes=num_probes,
+            start=start,
+            shared=not per_example,
         ).ids
+        return found if num_scored is None else _best(x, table, found, size)
 
     return Sampler(sample, unknown_log_q(fn), n)
+
+
+def _best(x: Array, table: Array, ids: Array, size: int) -> Array:
+    """The ids of the largest products: of each example, or of any."""
+    if ids.ndim == 2:
+        return sampled_top_k(x, table, ids, size)[1]
+    scores = jnp.max(sampled_matmul(x, table, ids), axis=0)
+    is_row = ids < table.shape[0]
+    _, best = jax.lax.top_k(jnp.where(is_row, scores, -jnp.inf), size)
+    return ids[best]
