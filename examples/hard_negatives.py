@@ -61,6 +61,9 @@ def main():
     _, dense = fsparse.dense_top_k(x, params["output"], k=1)
     _, sparse = lsh.top_k(index, x, params["output"], k=1, size=500, num_probes=2)
     print(f"P@1 of all {N:,} neurons: {(dense == label_ids).mean():.3f}")
+    figures = lsh.diagnose(index, x, params["output"], label_ids, size=500)
+    lsh.warn(figures)  # of what is bad; lsh.plot_diagnostics draws it all
+    print(f"Labels among the 500 rows with most votes: {figures.label_hit_rate:.3f}")
     print(f"P@1 of the 500 that most tables find: {(sparse == label_ids).mean():.3f}")
 
 

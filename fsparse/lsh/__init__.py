@@ -19,6 +19,17 @@ A table's code joins ``num_bits`` or ``num_hashes`` hashes, so that chance is ta
 that power. Every family has the static attributes ``dim``, ``num_tables`` and
 ``num_buckets``, at most 32,768.
 
+An index keeps the rows of a table in the buckets of such a family, and a query finds the
+rows that most tables agree upon, for training and for inference::
+
+    index = lsh.build(lsh.default_family(key, *table.shape), table)
+    ids = lsh.query(index, x, size=1000).ids  # i32[b, 1000], most votes first
+    scores, best = lsh.top_k(index, x, table, k=10, size=1000)  # scored exactly
+    index = lsh.refresh(index, table, moved_ids)  # after rows have changed
+    negatives = lsh.sampler(index)  # for fsparse.sample_active_set
+
+`tune` measures which index to build, and `diagnose` how well one serves.
+
 In all families a coordinate that is absent and one that is 0 are the same, so dense
 rows and their sparse form have the same codes; those of `dwta` and `minhash` to the
 bit, those of `simhash` and `l2` up to the rounding of a projection. A row with NaN or

@@ -39,7 +39,7 @@ class Diagnostics(NamedTuple):
     recall: Array  # share of the k largest inner products that are candidates
     never_found: Array  # share of the rows that no example finds
     never_visited: Array  # share of the rows with no visits
-    stale: Array  # share of codes that are no longer those of their rows
+    stale: Array  # the index's age: share of codes that their rows have no longer
     load_histogram: Array  # i32[p], buckets with 0, 1, 2-3, 4-7, ... rows
     mean_load: Array  # rows in a bucket
     max_load: Array  # i32[], rows in the fullest bucket

@@ -53,7 +53,7 @@ class Candidates(NamedTuple):
     """Rows that a query found, those with most votes first."""
 
     ids: Array  # i32[b, size] or i32[size], padding n
-    votes: Array  # likewise, in how many of the probed buckets a row was
+    votes: Array  # likewise, how many of the probed buckets hold the row
     num_found: Array  # i32[b] or i32[], distinct rows in those buckets
 
 
@@ -175,7 +175,9 @@ def insert(index: Index, x: Array, ids: Array) -> Index:
     """Adds rows to the buckets that examples fall in: tables that are trained.
 
     BOLT's label insertion (section 4.3): later queries like ``x[i]`` find ``ids[i]``,
-    whatever their angle. Meant for tables whose rows are no longer refreshed.
+    whatever their angle. Meant for tables whose rows are no longer refreshed: from then
+    on, a training step has ``index = lsh.insert(index, h, label_ids)`` in the place of
+    its ``lsh.refresh``. Rows that were removed stay so until they are refreshed.
 
     Args:
       index: built with ``max_inserted``, and a family over vectors like ``x``.
