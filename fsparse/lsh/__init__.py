@@ -19,7 +19,7 @@ A table's code joins ``num_bits`` or ``num_hashes`` hashes, so that chance is ta
 that power. Every family has the static attributes ``dim``, ``num_tables`` and
 ``num_buckets``, at most 32,768.
 
-An index keeps the rows of a table in the buckets of such a family, and a query finds the
+An index keeps the rows of a table in the buckets of such a family. A query finds the
 rows that most tables agree upon, for training and for inference::
 
     index = lsh.build(lsh.default_family(key, *table.shape), table)
