@@ -318,7 +318,7 @@ def mean_loss(method: Method, sampler: Sampler, key: Array, query: Query) -> Arr
         query,
         size=size,
         per_example=method.scope == "per_example",
-        fill=method.sampler != "in_batch",
+        fill=method.sampler not in ("in_batch", "popularity"),
     )
     logits = fsparse.sampled_matmul(query.x, query.table, active.ids)
     if method.sampler == "popularity":

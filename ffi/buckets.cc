@@ -86,7 +86,7 @@ void TableState::Move(int32_t id, uint16_t code) {
   if (old < buckets.num_buckets) buckets.Remove(old, id);
   codes[id] = code;
   if (code >= buckets.num_buckets) return;
-  if (buckets.Find(code, id) >= 0) {
+  if (*num_inserted > 0 && buckets.Find(code, id) >= 0) {
     --*num_inserted;  // what was inserted is now where the row belongs
   } else if (!buckets.Insert(code, id)) {
     ++*num_lost;
@@ -102,18 +102,10 @@ void TableState::InsertEntry(int32_t id, uint16_t code, int32_t most) {
   }
 }
 
-std::vector<int32_t> RowsNowhere(const uint16_t* codes, int64_t num_rows) {
-  constexpr int64_t kGroup = 64;  // there are few of them, so most groups have none
-  std::vector<int32_t> rows;
-  for (int64_t i = 0; i < num_rows; i += kGroup) {
-    const int64_t stop = std::min(i + kGroup, num_rows);
-    int any = 0;
-    for (int64_t j = i; j < stop; ++j) any |= codes[j] == kNowhere;
-    for (int64_t j = i; any && j < stop; ++j) {
-      if (codes[j] == kNowhere) rows.push_back(static_cast<int32_t>(j));
-    }
-  }
-  return rows;
+bool AnyRowNowhere(const uint16_t* codes, int64_t num_rows) {
+  uint16_t most = 0;  // a maximum, since the compiler makes vectors of that
+  for (int64_t i = 0; i < num_rows; ++i) most = std::max(most, codes[i]);
+  return most == kNowhere;
 }
 
 }  // namespace fsparse

@@ -8,7 +8,6 @@
 #define FSPARSE_BUCKETS_H_
 
 #include <cstdint>
-#include <vector>
 
 namespace fsparse {
 
@@ -55,8 +54,8 @@ struct TableState {
   void InsertEntry(int32_t id, uint16_t code, int32_t most);
 };
 
-// Rows that are stored nowhere, which may have entries left.
-std::vector<int32_t> RowsNowhere(const uint16_t* codes, int64_t num_rows);
+// Whether any row is stored nowhere; it may have inserted entries left.
+bool AnyRowNowhere(const uint16_t* codes, int64_t num_rows);
 
 }  // namespace fsparse
 

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "buckets.h"
+
 namespace fsparse {
 namespace {
 
@@ -34,11 +36,11 @@ __attribute__((always_inline)) inline void PrefetchBucket(const BucketsView& vie
 
 }  // namespace
 
+// There is a level for no votes, and one for each vote that may come.
 template <typename Count>
-void Votes<Count>::Reserve(int64_t num_rows, int64_t most_votes) {
+void Votes<Count>::Reserve(int64_t num_rows, int64_t more_votes) {
   if (static_cast<int64_t>(votes_.size()) < num_rows) votes_.resize(num_rows);
-  const int64_t levels = at_least_.size() + most_votes + 2;
-  at_least_.resize(levels);
+  at_least_.resize(std::max<uint64_t>(at_least_.size(), 1) + more_votes);
 }
 
 template <typename Count>
@@ -47,6 +49,7 @@ void Votes<Count>::Add(const BucketsView& view, const int32_t* probes, int64_t c
   const uint32_t num_rows = view.num_rows;
   Count* votes = votes_.data();
   int32_t* at_least = at_least_.data();
+  const Count most = at_least_.size() - 1;  // but in arrays that nobody built here
   for (int64_t j = 0; j < count; ++j) {
     if (j + 1 < count) PrefetchBucket(view, probes[j + 1]);
     const auto [entries, size] = view.Bucket(probes[j]);
@@ -55,7 +58,7 @@ void Votes<Count>::Add(const BucketsView& view, const int32_t* probes, int64_t c
     int32_t* end = touched_.data() + used;
     for (int32_t i = 0; i < size; ++i) {
       const int32_t id = entries[i];
-      if (static_cast<uint32_t>(id) >= num_rows) continue;
+      if (static_cast<uint32_t>(id) >= num_rows || votes[id] == most) continue;
       const Count now = ++votes[id];
       ++at_least[now];
       *end = id;
@@ -79,10 +82,9 @@ void Votes<Count>::Take(Votes& other) {
 }
 
 template <typename Count>
-void Votes<Count>::Forget(const std::vector<int32_t>& rows) {
-  const int64_t known = votes_.size();
-  for (const int32_t id : rows) {
-    if (id >= known) continue;
+void Votes<Count>::Forget(const uint16_t* codes) {
+  for (const int32_t id : touched_) {
+    if (codes[id] != kNowhere) continue;
     for (; votes_[id] > 0; --votes_[id]) --at_least_[votes_[id]];
   }
 }
@@ -90,7 +92,7 @@ void Votes<Count>::Forget(const std::vector<int32_t>& rows) {
 template <typename Count>
 int64_t Votes<Count>::Rank(int64_t num_rows, int64_t start, int64_t k, int32_t* ids,
                            int32_t* votes) {
-  Reserve(num_rows, 0);
+  Reserve(num_rows, 1);
   const int64_t found = at_least_[1];
   int64_t most = at_least_.size() - 1;
   while (most > 0 && at_least_[most] == 0) --most;

@@ -28,7 +28,7 @@ struct BucketsView {
 };
 
 // Votes for the rows. Kept between uses, all zero, so that a use costs what it counts.
-// A Count must hold as many votes as there are probes.
+// A Count must hold as many votes as there are probes; a row has no more.
 template <typename Count>
 class Votes {
  public:
@@ -36,8 +36,8 @@ class Votes {
   void Add(const BucketsView& view, const int32_t* probes, int64_t count);
   // Adds other votes, and clears them.
   void Take(Votes& other);
-  // Takes all votes from some rows.
-  void Forget(const std::vector<int32_t>& rows);
+  // Takes all votes from the rows whose codes say that they are stored nowhere.
+  void Forget(const uint16_t* codes);
   // Writes the k rows with the most votes, most first. Equal ones come in the order
   // start, start + 1, ..., around the end of the table. Fills up with num_rows, and 0.
   // Clears the votes, and returns how many rows had any.

@@ -39,8 +39,8 @@ struct Answer {
 };
 
 template <typename Count>
-void CountAndRank(ffi::ThreadPool& pool, const BucketsView& view,
-                  const std::vector<int32_t>& nowhere, Question q, Answer out) {
+void CountAndRank(ffi::ThreadPool& pool, const BucketsView& view, const uint16_t* codes,
+                  Question q, Answer out) {
   const bool in_parts = q.groups < static_cast<int64_t>(pool.num_threads());
   auto run = [&](int64_t begin, int64_t end) {
     thread_local Votes<Count> votes;
@@ -51,7 +51,7 @@ void CountAndRank(ffi::ThreadPool& pool, const BucketsView& view,
       } else {
         votes.Add(view, probes, q.count);
       }
-      votes.Forget(nowhere);
+      if (codes) votes.Forget(codes);
       out.num_found[g] = static_cast<int32_t>(votes.Rank(
           view.num_rows, q.start, q.k, out.ids + g * q.k, out.votes + g * q.k));
     }
@@ -86,15 +86,15 @@ ffi::Error Vote(ffi::ThreadPool pool, S32R2 probes, S32R1 start, S32R2 starts,
                          starts.typed_data(),
                          sizes.typed_data(),
                          entries.typed_data()};
-  const std::vector<int32_t> nowhere =
-      RowsNowhere(codes.typed_data(), tables > 0 ? n : 0);
+  const bool any_gone = tables > 0 && AnyRowNowhere(codes.typed_data(), n);
+  const uint16_t* gone = any_gone ? codes.typed_data() : nullptr;
   const int64_t first = std::clamp<int64_t>(start.typed_data()[0], 0, n);
   const Question question{groups, count, probes.typed_data(), first, k};
   const Answer answer{ids->typed_data(), votes->typed_data(), num_found->typed_data()};
   if (count <= UINT16_MAX) {
-    CountAndRank<uint16_t>(pool, view, nowhere, question, answer);
+    CountAndRank<uint16_t>(pool, view, gone, question, answer);
   } else {
-    CountAndRank<uint32_t>(pool, view, nowhere, question, answer);
+    CountAndRank<uint32_t>(pool, view, gone, question, answer);
   }
   return ffi::Error::Success();
 }

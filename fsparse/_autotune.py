@@ -91,8 +91,9 @@ def autotune(
       num_examples: what the last round trains on: enough for plans to differ.
       within: accuracy that may be lost for speed, or None.
       step_seconds: the most that a step may take; replaces ``within``.
-      max_seconds: the most that a run may take. A plan whose next run would take
-        longer, at the speed of its last one, is dropped, the dense layer too.
+      max_seconds: the most that a run may take, after the first round, in which speeds
+        are not known yet. A plan whose next run would take longer, at the speed of its
+        last one, is dropped, the dense layer too.
       quiet: whether to leave out the progress on stderr and the table on stdout, which
         needs no further package and looks better with ``rich``.
 

@@ -59,15 +59,16 @@ def bolt_autotune(
     10,000 and 20,000, and .005 from there on. Halves are rounded away from 0.
 
     Rows are inserted again after ``1 / 20`` of the steps of an epoch, or ``1 / 100``
-    from 100,000 examples on, and hashes are drawn again after ``1 / 4``: whole steps,
-    at least 1.
+    from 100,000 examples on, and hashes are drawn again after ``1 / 4``, from when on
+    the former are counted anew: whole steps, at least 1. So is ``L``, which the rule
+    alone would round to 0 for the smallest ``s``.
 
-    These are the rules as they are, to compare with. Their tables take up to 17 times
-    the bytes of the weights; :func:`fsparse.lsh.default_family` keeps below them, and
-    :func:`autotune` and :func:`fsparse.lsh.tune` measure. BOLT's other, "experimental"
-    rule is not offered: with one hash of a huge bin and each coordinate dealt twice, a
-    table can reach about ``2 dim`` of its buckets, so that nearly all stay empty and
-    the few others overflow.
+    These are the rules as they are, to compare with. At 256 dimensions their tables
+    take up to 17 times the bytes of the weights; :func:`fsparse.lsh.default_family`
+    keeps below them, and :func:`autotune` and :func:`fsparse.lsh.tune` measure. BOLT's
+    other, "experimental" rule is not offered: with one hash of a huge bin and each
+    coordinate dealt twice, a table can reach about ``2 dim / L`` of its buckets, so
+    that nearly all stay empty and the few others overflow.
 
     Args:
       num_rows: ``n``, rows of the table.

@@ -28,7 +28,7 @@ def shape_of_sample(
     (labels,) = _checks.as_arrays(fn, labels=query.labels)
     _checks.require_ids(fn, labels=labels)
     _checks.require_rank(fn, 2, labels=labels)
-    if None not in (num_rows, query.table):
+    if num_rows is not None and query.table is not None:
         (table,) = _checks.as_arrays(fn, table=query.table)
         _checks.require(
             fn,
@@ -52,13 +52,15 @@ def inputs_of(fn: str, query: Query) -> tuple[Array, Array]:
         raise ValueError(
             f"{fn}: query.x must be given; got None. Pass Query(labels, x, table)."
         )
-    x, table = _checks.as_arrays(fn, x=query.x, table=query.table)
+    x, table, labels = _checks.as_arrays(
+        fn, x=query.x, table=query.table, labels=query.labels
+    )
     _checks.require(
         fn,
-        x.shape[:1] == query.labels.shape[:1],
+        x.shape[:1] == labels.shape[:1],
         "x and labels must have a row for each example",
         x=x,
-        labels=query.labels,
+        labels=labels,
     )
     return jax.lax.stop_gradient(x), jax.lax.stop_gradient(table)
 

@@ -39,11 +39,13 @@ class Sampler(NamedTuple):
     ``[0, n)`` are padding. A set may have room for the first of them only: where they
     are random, any part of them has each row with the same share of its chances.
 
-    ``log_q(ids, size)`` is the log of how many times ``size`` draws are expected to
-    have each row, ``f32`` like ``ids``, and 0 for padding. Subtracted from the logits,
-    it makes the softmax over the set estimate that over all rows (Bengio and Senecal,
-    IEEE Trans. Neural Netw. 19(4), 2008). Another ``size`` shifts all rows alike, which
-    a softmax does not see. Samplers without a known probability raise a ValueError.
+    ``log_q(ids, size)`` is the log of the probability that ``size`` candidates have a
+    row, ``f32`` like ``ids``, and 0 for padding. Subtracted from the logits of a set of
+    distinct candidates, it makes the softmax over them estimate that over all rows
+    (Bengio and Senecal, IEEE Trans. Neural Netw. 19(4), 2008); labels, which are there
+    for certain, are treated as if they had been drawn. Uniform rows that fill a set are
+    not in it: pass ``fill=False`` to :func:`fsparse.sample_active_set`. Samplers
+    without a known probability raise a ValueError.
     """
 
     sample: Callable[[Array, Query, int, bool], Array]
@@ -113,13 +115,13 @@ def popularity(counts: Array, power: float = 1.0, smoothing: float = 1.0) -> Sam
     """Rows by how often they were seen, with replacement.
 
     Each draw is row ``r`` with ``q[r] ~ (counts[r] + smoothing)**power``, by inversion
-    of the cumulative sum: ``log_q = log(size q[r])``.
+    of the cumulative sum: ``log_q = log(1 - (1 - q[r])**size)``.
 
     Args:
       counts: integers or floats ``[n]``, known at trace time: the sums are made once,
         in float64, and kept as 32-bit integers. A float32 could not tell the rows of a
         wide layer apart. Every ``q[r] > 0`` is a multiple of ``2**-32``, at least that,
-        and the one that ``log_q`` has.
+        and the one that ``log_q`` is made of.
       power: 0.75 is usual for words (Mikolov et al., 2013, section 2.2), 0 is uniform.
       smoothing: with 0, rows never seen are never drawn, and have a ``log_q`` of -inf,
         which no active label may have.
@@ -137,15 +139,15 @@ def popularity(counts: Array, power: float = 1.0, smoothing: float = 1.0) -> Sam
       >>> query = Query(labels=jnp.zeros((2, 1), jnp.int32))
       >>> sampler.sample(jax.random.key(0), query, 5, True).shape
       (2, 5)
-      >>> jnp.exp(sampler.log_q(jnp.arange(3), 100)).round()
-      Array([75.,  0., 25.], dtype=float32)
+      >>> jnp.exp(sampler.log_q(jnp.arange(3), 2)).round(4)
+      Array([0.9375, 0.    , 0.4375], dtype=float32)
     """
     fn = "samplers.popularity"
     weights = _weights(fn, counts, power, smoothing)
     rows, widths = _widths(weights)
     ends = (np.cumsum(widths)[:-1]).astype(np.uint32)
-    log_widths = np.full(len(weights), -np.inf, np.float32)
-    log_widths[rows] = np.log(widths * 2.0**-32)
+    q = np.zeros(len(weights))
+    q[rows] = widths * 2.0**-32
     n = known_rows(fn, len(weights))
 
     def sample(key: Array, query: Query, size: int, per_example: bool) -> Array:
@@ -158,8 +160,9 @@ def popularity(counts: Array, power: float = 1.0, smoothing: float = 1.0) -> Sam
     def log_q(ids: Array, size: int) -> Array:
         ids = ids_of(fn, ids, size)
         is_row = valid(ids, n)
-        known = jnp.asarray(log_widths)[jnp.where(is_row, ids, 0)]
-        return jnp.where(is_row, known + jnp.float32(math.log(size)), 0)
+        with np.errstate(divide="ignore"):  # the logs of 0 are meant
+            of_rows = np.log(-np.expm1(size * np.log1p(-q))).astype(np.float32)
+        return jnp.where(is_row, jnp.asarray(of_rows)[jnp.where(is_row, ids, 0)], 0)
 
     return Sampler(sample, log_q, n)
 
@@ -340,7 +343,17 @@ def mix(first: Sampler, second: Sampler, fraction: float) -> Sampler:
         every = [sampler.log_q(ids, count) for sampler, count in parts(size)]
         if len(every) == 1:
             return every[0]
-        assert num_rows is not None  # else log_q of one of them has raised
-        return jnp.where(valid(ids, num_rows), jnp.logaddexp(*every), 0)
+        if num_rows is None:
+            raise ValueError(
+                f"{fn}: a sampler must say num_rows, for log_q; got None. Give it to "
+                "Sampler."
+            )
+        return jnp.where(valid(ids, num_rows), _log_either(*every), 0)
 
     return Sampler(sample, log_q, num_rows)
+
+
+def _log_either(log_p: Array, log_q: Array) -> Array:
+    """The log of the probability of one or both of two independent events."""
+    log_neither = jnp.log1p(-jnp.exp(log_p)) + jnp.log1p(-jnp.exp(log_q))
+    return jnp.log(-jnp.expm1(log_neither))

@@ -127,7 +127,7 @@ def diagnose(
         never_visited=_never_visited(fn, visits, n),
         stale=_stale(index, table),
         **_loads(index.buckets),
-        num_lost=jnp.sum(index.buckets.num_lost),
+        num_lost=jnp.sum(index.buckets.num_lost, dtype=jnp.int32),
         bytes_per_row=jnp.float32(num_bytes(index) / n),
         weight_bytes_per_row=jnp.float32(d * table.dtype.itemsize),
     )

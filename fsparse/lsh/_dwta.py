@@ -127,9 +127,10 @@ def dwta(
       bin_size: positions of a bin, a power of two, at least 2.
 
     Returns:
-      A :class:`Family` with ``num_buckets = bin_size**num_hashes``, of two maps with
-      ``i32[d p]`` entries each. Values of an id that a row repeats add up. A row of
-      zeros has code 0 in every table. Sparse rows are not made dense.
+      A :class:`Family` with ``num_buckets = bin_size**num_hashes``, of two maps, one of
+      ``i32[d p]`` entries and one of up to twice as many. Values of an id that a row
+      repeats add up. A row of zeros has code 0 in every table. Sparse rows are not made
+      dense.
 
     Raises:
       TypeError: if a size is no static integer.

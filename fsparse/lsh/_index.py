@@ -108,7 +108,8 @@ def build(
 def refresh(index: Index, table: Array, ids: Array) -> Index:
     """Moves rows that have changed to where they belong now.
 
-    The time is proportional to ``m``, and to the load of the buckets that a row leaves.
+    The time is proportional to ``m``, and to the load of the buckets that rows leave;
+    and, where entries were inserted, of those that they enter.
 
     Args:
       index: of rows like these.

@@ -47,7 +47,8 @@ def mips(rows: Array, center: bool = True, augment: bool = False) -> Mips:
 
     Returns:
       :class:`Mips` of the mean, or zeros, and the largest length of ``row - center``.
-      Rows with NaN or infinity are left out of both; without rows both are 0.
+      Rows of which the square is not finite are left out of both; without rows both
+      are 0.
 
     Raises:
       TypeError: if ``rows`` have another dtype.
@@ -77,7 +78,7 @@ def _fold(rows: Array, start: Any, step: Callable[[Any, Array, Array], Any]) -> 
         first = jnp.asarray(i, jnp.int32) * BLOCK_ROWS
         block = rows_at(rows, first, BLOCK_ROWS)
         is_row = first + jnp.arange(BLOCK_ROWS, dtype=jnp.int32) < rows.shape[0]
-        is_row &= jnp.all(jnp.isfinite(block), axis=1)
+        is_row &= jnp.isfinite(jnp.sum(block * block, axis=1))
         return step(state, jnp.where(is_row[:, None], block, 0), is_row)
 
     start = jax.tree.map(lambda a: vary_over(a, varying_axes(rows)), start)

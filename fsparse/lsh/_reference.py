@@ -169,7 +169,9 @@ def _lay_out(
     bucket, ids = bucket[order], ids[order]
     sizes = jnp.zeros(num_buckets, jnp.int32).at[bucket].add(1, mode="drop")
     before = jnp.cumsum(sizes) - sizes
-    each, rest = jnp.divmod(capacity - jnp.sum(sizes), num_buckets)
+    each, rest = jnp.divmod(
+        capacity - jnp.sum(sizes, dtype=jnp.int32), jnp.int32(num_buckets)
+    )
     c = jnp.arange(num_buckets, dtype=jnp.int32)
     starts = (before + c * each + jnp.minimum(c, rest)).astype(jnp.int32)
     rank = jnp.arange(ids.size, dtype=jnp.int32) - before.at[bucket].get(
@@ -194,5 +196,5 @@ def _replace(
     bucket = jnp.where(_is_first(bucket, ids, r), bucket, r)
     starts, sizes, entries = _lay_out(bucket, ids, r, capacity, n)
     num_stored = jnp.sum(codes < r, dtype=jnp.int32)
-    num_inserted = jnp.sum(sizes) - num_stored
+    num_inserted = jnp.sum(sizes, dtype=jnp.int32) - num_stored
     return starts, sizes, entries, codes, num_inserted, num_lost

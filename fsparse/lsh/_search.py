@@ -15,8 +15,8 @@ def top_k(
     """The ``k`` largest dot products with rows that the index finds.
 
     The ``size`` rows with the most votes are scored exactly. With ``size = n`` every
-    row in the probed buckets is: padding costs ``4 n`` bytes for each example, and
-    nothing else.
+    row in the probed buckets is: padding costs ``8 n`` bytes for each example and a
+    look at each, and no products.
 
     Args:
       index: of the rows of the table.
