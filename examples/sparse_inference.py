@@ -16,7 +16,6 @@ asks faiss, where it is installed, for the same number of candidates.
 import argparse
 import json
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -115,7 +114,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--data", default="polish-lemmas", help="name of a data set, or a file")
     add("--test", type=Path, help="file of test examples; default: a tenth of --data")
     add("--seconds", type=float, help="of training; default: the epochs of the preset")
-    add("--checkpoint", type=Path, help="folder of a checkpoint of train_extreme.py")
+    add("--checkpoint", type=Path, help="folder to take the model from, or to keep it")
     add("--seed", type=int, default=0)
     add("--insert", choices=("auto", "always", "never"), default="auto")
     add("--loss", type=float, default=0.002, help="of P@1 that may be lost")
@@ -130,28 +129,31 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 
 def trained(args: argparse.Namespace) -> tuple[Config, Prepared, State]:
-    """The model of `train_extreme`, trained now or read from its checkpoint."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = args.checkpoint or Path(folder)
-        options = ["--data", args.data, "--out", out, "--seed", args.seed]
-        options += ["--test", args.test] if args.test else []
-        options += ["--seconds", args.seconds] if args.seconds else []
-        options = list(map(str, options))
-        if not args.checkpoint:
-            train_extreme.main(options)
-        te_args = train_extreme.parse_args(options)
-        config = train_extreme.configured(te_args)
-        prepared = train_extreme.prepare(te_args, config)
-        like = jax.eval_shape(
-            lambda: extreme_model.init(
-                config,
-                prepared.train.features.num_columns,
-                prepared.train.labels.num_columns,
-                args.seed,
-            )
-        )
-        state, _ = fsparse.checkpoint.load(out / "checkpoint.npz", like)
-    return config, prepared, state
+    """The model of `train_extreme`: from a checkpoint of it, or trained now."""
+    options = ["--data", args.data, "--seed", args.seed]
+    options += ["--test", args.test] if args.test else []
+    options += ["--seconds", args.seconds] if args.seconds else []
+    options = train_extreme.parse_args(list(map(str, options)))
+    config = train_extreme.configured(options)
+    prepared = train_extreme.prepare(options, config)
+    if args.checkpoint and (args.checkpoint / "checkpoint.npz").exists():
+        sizes = (rows.num_columns for rows in prepared.train)
+        like = jax.eval_shape(lambda: extreme_model.init(config, *sizes, args.seed))
+        state, _ = fsparse.checkpoint.load(args.checkpoint / "checkpoint.npz", like)
+        return config, prepared, state
+    run = train_extreme.start(config, prepared, args.seed)
+    stop = train_extreme.stop_rule(config, prepared, args.seconds)
+    run = train_extreme.train(
+        config, prepared, run, stop, args.seed, partial(save, args), np.inf
+    )
+    return config, prepared, run.state
+
+
+def save(args: argparse.Namespace, run: train_extreme.Run) -> None:
+    """Keeps the model, if a folder for it is named."""
+    if args.checkpoint:
+        args.checkpoint.mkdir(parents=True, exist_ok=True)
+        fsparse.checkpoint.save(args.checkpoint / "checkpoint.npz", run.state, {})
 
 
 # ---- the index ----------------------------------------------------------------------
