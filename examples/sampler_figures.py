@@ -72,7 +72,7 @@ def plot(path: Path, rows: list[Row]) -> None:
             ax.set(title=f"{name}, {budget:.1%}", xlabel=x, ylabel="test P@1")
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", fontsize=8)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=80)
     plt.close(figure)
 
 
@@ -91,4 +91,5 @@ def draw(ax: Any, rows: list[Row], x: str) -> None:
         style = "--" if method[1] == "per_example" else "-"
         label = method[0] if method[1] == "dense" else f"{method[0]}, {method[1]}"
         ax.plot(*mean.T, style, marker=".", color=colors[method[0]], label=label)
-    ax.set_xscale("log")
+    if x == "examples":
+        ax.set_xscale("log")

@@ -2,6 +2,11 @@
 
 A :class:`Sampler` proposes rows for the active set of a batch or of each example. All
 have the same call, so that one takes the place of another.
+
+Where nothing else is known, take `popularity` with ``power=0.75``, its ``log_q``, and a
+set that the batch shares: of all that the README measures it was the best for its time,
+or near it, on all data. Rows from hash tables (:func:`fsparse.lsh.sampler`) teach more
+an example where many labels are alike, and cost more.
 """
 
 import math
