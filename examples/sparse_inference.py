@@ -47,7 +47,7 @@ _ENTRY_BYTES = 4.25  # of an inserted entry, with the slots kept free
 _TRAINED_TABLES = 32  # fewer, which leaves room for inserted labels
 # (num_probes, share of the neurons scored), the cheaper ones first.
 _SEARCHES = [(1, 0.0025), (1, 0.005), (2, 0.0025), (2, 0.005), (2, 0.01), (4, 0.005)]
-_SEARCHES += [(4, 0.01), (2, 0.02), (4, 0.02), (8, 0.02)]
+_SEARCHES += [(4, 0.01), (2, 0.02), (4, 0.02), (8, 0.02), (16, 0.02)]
 CONSOLE = rich.console.Console(stderr=True)
 
 
@@ -162,20 +162,23 @@ def save(args: argparse.Namespace, run: train_extreme.Run) -> None:
 def build_and_choose(
     args: argparse.Namespace, config: Config, prepared: Prepared, state: State
 ) -> tuple[lsh.Index, Search]:
-    """Tables of the rows alone, if they do; else trained ones."""
+    """Tables of the rows alone, if they do; else the better of these and trained ones."""
     n, d = state.params.output.shape
+    judge = partial(choose, args, config, prepared, state)
     family = lsh.default_family(jax.random.key(args.seed), n, d)
+    found = []
     if args.insert != "always":
         index = build(family, state)
-        search, loss = choose(args, config, prepared, state, index)
-        if loss <= args.loss or args.insert == "never":
-            return index, search
+        found.append((index, *judge(index)))
+        if found[0][2] <= args.loss or args.insert == "never":
+            return found[0][:2]
     few = min(_TRAINED_TABLES, family.num_tables)
     key = jax.random.key(args.seed)
     family = lsh.simhash(key, d, num_tables=few, num_bits=num_bits(family))
     index = build(family, state, room_for_labels(family, n))
     index = insert_training_labels(config, prepared, state, index)
-    return index, choose(args, config, prepared, state, index)[0]
+    found.append((index, *judge(index)))
+    return min(found, key=lambda tried: tried[2])[:2]
 
 
 def build(family: Any, state: State, max_inserted: int = 0) -> lsh.Index:
