@@ -162,7 +162,7 @@ def save(args: argparse.Namespace, run: train_extreme.Run) -> None:
 def build_and_choose(
     args: argparse.Namespace, config: Config, prepared: Prepared, state: State
 ) -> tuple[lsh.Index, Search]:
-    """Tables of the rows alone, if they do; else the better of these and trained ones."""
+    """Tables of the rows alone, if they do; else those or trained ones."""
     n, d = state.params.output.shape
     judge = partial(choose, args, config, prepared, state)
     family = lsh.default_family(jax.random.key(args.seed), n, d)
