@@ -7,10 +7,11 @@ Examples:
 
 Trains the model of examples/train_extreme.py, builds hash tables over its output rows,
 and picks, on validation examples, the cheapest search that gets wrong no more than
---loss of them which dense inference gets right. Where none does, it builds tables that are trained: the labels of the training
-examples are inserted where these examples fall. Then it judges dense and sparse
-inference on the test set, times single queries of both in turn, encoding included, and
-asks faiss, where it is installed, for the same number of candidates.
+--loss of them which dense inference gets right. Where none does, it builds tables that
+are trained, too: the labels of the training examples are inserted where these fall, and
+the better tables are kept. Then it judges dense and sparse inference on the test set,
+times single queries of both in turn, encoding included, and asks faiss, where it is
+installed, for the same number of candidates.
 """
 
 import argparse
