@@ -356,7 +356,7 @@ MISTAKES = [
     (
         {"table": TABLE[:, :4]},
         ValueError,
-        "must give vectors of the family",
+        r"table.shape\[1\] must equal x.shape\[1\]",
     ),
     (
         {"table": TABLE.astype(jnp.int32)},
