@@ -10,7 +10,7 @@ and picks, on validation examples, the cheapest search that gets wrong no more t
 --loss of them which dense inference gets right. Where none does, it builds tables that
 are trained, too: the labels of the training examples are inserted where these fall, and
 the better tables are kept. Then it judges dense and sparse inference on the test set,
-times single queries of both in turn, encoding included, and asks faiss, where it is
+times single queries of both, encoding included, and asks faiss, where it is
 installed, for the same number of candidates.
 """
 
@@ -44,6 +44,7 @@ from fsparse.data import Batch, Dataset
 Array = jax.Array
 _TOP_K = 10
 _BATCH = 256
+_BLOCK = 50  # single queries
 _ENTRY_BYTES = 4.25  # of an inserted entry, with the slots kept free
 _TRAINED_TABLES = 32  # fewer, which leaves room for inserted labels
 # (num_probes, share of the neurons scored), the cheaper ones first.
@@ -312,19 +313,26 @@ def seconds_a_query(
     index: lsh.Index,
     search: Search,
 ) -> tuple[float, float]:
-    """Medians of single queries, dense and sparse ones in turn."""
+    """Medians of single queries, dense and sparse ones in turn, a block of each.
+
+    A server answers all queries in one way. Were they to take turns one by one, dense
+    ones would empty the caches for those that are sparse.
+    """
     calls: tuple[Callable[[Batch], Any], ...] = (
         lambda batch: dense_inference(config, state.params, batch),
         lambda batch: sparse_inference(config, search, state.params, index, batch),
     )
-    times: list[list[float]] = []
-    for batch in single_queries(prepared.test, args.queries + 1):
-        times.append([])
-        for call in calls:
-            began = time.perf_counter()
-            jax.block_until_ready(call(batch))
-            times[-1].append(time.perf_counter() - began)
-    dense, sparse = np.median(np.array(times[1:]), axis=0)  # the first one compiles
+    times: list[list[float]] = [[], []]
+    queries = list(single_queries(prepared.test, args.queries))
+    for call in calls:
+        jax.block_until_ready(call(queries[0]))  # compiles
+    for first in range(0, len(queries), _BLOCK):
+        for call, seconds in zip(calls, times, strict=True):
+            for batch in queries[first : first + _BLOCK]:
+                began = time.perf_counter()
+                jax.block_until_ready(call(batch))
+                seconds.append(time.perf_counter() - began)
+    dense, sparse = np.median(times, axis=1)
     return float(dense), float(sparse)
 
 
