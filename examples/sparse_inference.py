@@ -118,6 +118,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--seconds", type=float, help="of training; default: the epochs of the preset")
     add("--checkpoint", type=Path, help="folder to take the model from, or to keep it")
     add("--seed", type=int, default=0)
+    add("--num-bits", type=int, help="of a code; default: about 200 rows a bucket")
     add("--insert", choices=("auto", "always", "never"), default="auto")
     add("--loss", type=float, default=0.003, help="right answers that may be lost")
     add("--most", type=float, default=0.02, help="share of the neurons to score")
@@ -168,6 +169,9 @@ def build_and_choose(
     n, d = state.params.output.shape
     judge = partial(choose, args, config, prepared, state)
     family = lsh.default_family(jax.random.key(args.seed), n, d)
+    if args.num_bits:
+        sizes = {"num_tables": family.num_tables, "num_bits": args.num_bits}
+        family = lsh.simhash(jax.random.key(args.seed), d, **sizes)
     found = []
     if args.insert != "always":
         index = build(family, state)

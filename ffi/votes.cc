@@ -105,9 +105,16 @@ int64_t Votes<Count>::Rank(int64_t num_rows, int64_t start, int64_t k, int32_t* 
     next[least] = least == most ? 0 : at_least_[least + 1];
   }
   chosen_.assign((num_rows + kBits - 1) / kBits, 0);
+  auto kept = touched_.begin();
   for (const int32_t id : touched_) {
-    if (votes_[id] >= least) chosen_[id / kBits] |= uint64_t{1} << id % kBits;
+    if (votes_[id] < least) {
+      votes_[id] = 0;
+    } else {
+      chosen_[id / kBits] |= uint64_t{1} << id % kBits;
+      *kept++ = id;
+    }
   }
+  touched_.erase(kept, touched_.end());
   std::fill(ids, ids + k, static_cast<int32_t>(num_rows));
   std::fill(votes, votes + k, 0);
   auto write = [&](int64_t id) {

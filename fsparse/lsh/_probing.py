@@ -21,11 +21,13 @@ def best_flips(margins: Array, num_probes: int) -> Array:
       margins: ``f32[..., k]``; bit ``i`` of a mask flips the one of margin ``i``.
       num_probes: ``1 <= num_probes <= 2**k``.
     """
-    bits = jnp.arange(margins.shape[-1], dtype=jnp.int32)
-    costs = jnp.nan_to_num(jnp.abs(margins), nan=jnp.inf)
-    costs, bits = jax.lax.sort((costs, jnp.broadcast_to(bits, costs.shape)), num_keys=1)
     sets = candidates(margins.shape[-1], num_probes)
-    totals, masks = _of_sets(costs, bits, sets)
+    num_ranks = max(int(sets.any(axis=0).sum()), 1)  # those of the smallest costs
+    costs = jnp.nan_to_num(jnp.abs(margins), nan=jnp.inf)
+    costs, bits = jax.lax.top_k(-costs, num_ranks)
+    totals, masks = _of_sets(-costs, bits, sets[:, :num_ranks])
+    if num_probes <= 3:  # none, the first, the second: there is no choice
+        return masks
     _, best = jax.lax.top_k(-totals, num_probes)
     return jnp.take_along_axis(masks, best, axis=-1)
 
