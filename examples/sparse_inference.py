@@ -234,12 +234,11 @@ def choose(
 ) -> tuple[Search, float]:
     """The cheapest search that loses little on the validation examples, or the best."""
     n, best, least = state.params.output.shape[0], None, np.inf
-    most = max(p for p, _ in _SEARCHES)
-    for num_probes, share in [*_SEARCHES, (most, args.most)]:
-        if share > args.most:
+    for num_probes, share in [*_SEARCHES, (4, args.most)]:
+        # With all buckets of a table, all rows have its vote.
+        if share > args.most or num_probes > index.family.num_buckets // 4:
             continue
-        size = max(int(share * n), 1)
-        search = Search(min(num_probes, index.family.num_buckets), size)
+        search = Search(num_probes, max(int(share * n), 1))
         answers = ask(config, state, index, search, prepared.validation)
         loss = lost(answers, n)
         CONSOLE.print(f"{search}: {loss:.4f} of the answers are lost", highlight=False)
