@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from bucket_sets import sets_of
 
 from fsparse import lsh
@@ -22,11 +21,6 @@ def normal(rng, *shape):
 def codes_of(x):
     """``[t, b]``."""
     return np.asarray(lsh.codes(FAMILY, jnp.asarray(x))).T
-
-
-families = pytest.mark.skipif(
-    not hasattr(lsh, "probes"), reason="needs the hash families themselves"
-)
 
 
 class Brute:

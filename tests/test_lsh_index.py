@@ -15,7 +15,6 @@ from brute_index import (
     assert_finds,
     assert_same_sets,
     build,
-    families,
     insert,
     normal,
     query,
@@ -62,7 +61,6 @@ def test_any_sequence_is_brute_force(seed):
     assert not index.buckets.num_lost.any()
 
 
-@families
 def test_several_probes_are_brute_force(rng):
     table, x = normal(rng, N, D), normal(rng, B, D)
     index, brute = build(FAMILY, table), Brute(table)
@@ -186,7 +184,6 @@ def test_one_row(rng):
     )
 
 
-@families
 @pytest.mark.parametrize("augment", [False, True])
 def test_rows_prepared_for_inner_products(rng, augment):
     """Codes are those of prepared rows and queries, also after a refresh."""

@@ -14,7 +14,6 @@ from brute_index import (
     N,
     build,
     codes_of,
-    families,
     insert,
     normal,
     query,
@@ -224,7 +223,6 @@ def arguments(rng):
     return *map(jnp.asarray, (normal(rng, N, D), normal(rng, B, D))), jnp.arange(3)
 
 
-@families
 def test_nothing_is_promoted(rng):
     args = arguments(rng)
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):

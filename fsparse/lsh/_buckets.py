@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from fsparse._batching import fold, spread, unfold
 from fsparse._call import define, vary_together
 from fsparse.lsh import _reference
+from fsparse.lsh._reference import NOWHERE as NOWHERE
 
 Array = jax.Array
-NOWHERE = 0xFFFF
 _STATE = 6
 Op = Callable[..., tuple[Array, ...]]
 

@@ -365,7 +365,7 @@ def _first_row(fn: str, index: Index, start: Array | int) -> Array:
 
 
 def require_width(fn: str, family: Family, hashed: Any, **of: Array) -> None:
-    if family.dim is not None and hashed.shape[1] != family.dim:
+    if hashed.shape[1] != family.dim:
         ((name, x),) = of.items()
         raise ValueError(
             f"{fn}: {name} must give vectors of the family's width {family.dim}; got "

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 Array = jax.Array
 State = tuple[Array, Array, Array, Array, Array, Array]
-_NOWHERE = 0xFFFF
+NOWHERE = 0xFFFF
 
 
 def build(codes: Array, *, num_buckets: int, capacity: int) -> tuple[Array, ...]:
@@ -109,7 +109,7 @@ def vote(
         asked = jnp.pad(asked.reshape(num_tables, r), ((0, 0), (0, 1)))
         weight = jnp.take_along_axis(asked, buckets, axis=1)
         votes = jnp.zeros(n, jnp.int32).at[entries].add(weight, mode="drop")
-        votes = jnp.where(codes[0] == _NOWHERE, 0, votes)
+        votes = jnp.where(codes[0] == NOWHERE, 0, votes)
         rank = (jnp.arange(n, dtype=jnp.int32) - first) % max(n, 1)
         order = jnp.lexsort((rank, -votes))[:k].astype(jnp.int32)
         best = votes[order]

@@ -3,7 +3,7 @@
 import jax
 
 from fsparse import _checks
-from fsparse.lsh._index import Index, query
+from fsparse.lsh._index import Index, query, require_rows_of
 from fsparse.topk import sampled_top_k
 
 Array = jax.Array
@@ -54,14 +54,7 @@ def top_k(
     x, table = _checks.as_arrays(fn, x=x, table=table)
     _checks.require_f32(fn, x=x)
     _checks.require_rank(fn, (1, 2), x=x)
-    _checks.require_table(fn, table=table)
-    _checks.require_rank(fn, 2, table=table)
-    _checks.require(
-        fn,
-        table.shape[0] == index.num_rows,
-        f"table must have the {index.num_rows} rows of the index",
-        table=table,
-    )
+    require_rows_of(fn, index, table)
     _checks.require(
         fn,
         x.shape[-1] == table.shape[1],
