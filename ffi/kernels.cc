@@ -1,6 +1,7 @@
 // Compiled once for each instruction set, with FSPARSE_LEVEL naming it.
 #include "kernels.h"
 
+#include "counters.h"
 #include "gemm.h"
 #include "optimizers.h"
 #include "rounding.h"
@@ -35,6 +36,9 @@ const Kernels kKernels = {
     WidenRow,
     RoundRow,
     MergeTopK,
+    {CountAtLeast<uint8_t>, PickBetween<uint8_t>},
+    {CountAtLeast<uint16_t>, PickBetween<uint16_t>},
+    {CountAtLeast<uint32_t>, PickBetween<uint32_t>},
 };
 
 }  // namespace fsparse::FSPARSE_LEVEL
