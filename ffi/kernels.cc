@@ -5,6 +5,7 @@
 #include "optimizers.h"
 #include "rounding.h"
 #include "rows.h"
+#include "signs.h"
 #include "topk.h"
 
 #define FSPARSE_STRING_(x) #x
@@ -34,6 +35,7 @@ const Kernels kKernels = {
     AdamCatchUpRow,
     WidenRow,
     RoundRow,
+    PackSigns,
     MergeTopK,
 };
 
