@@ -6,6 +6,7 @@
 #include "optimizers.h"
 #include "rounding.h"
 #include "rows.h"
+#include "signs.h"
 #include "topk.h"
 
 #define FSPARSE_STRING_(x) #x
@@ -35,6 +36,7 @@ const Kernels kKernels = {
     AdamCatchUpRow,
     WidenRow,
     RoundRow,
+    PackSigns,
     MergeTopK,
     {CountAtLeast<uint8_t>, PickBetween<uint8_t>},
     {CountAtLeast<uint16_t>, PickBetween<uint16_t>},

@@ -1,8 +1,8 @@
 // The kernels' interface: plain pointers and sizes, no Python, no XLA, no threads.
 //
 // Every function here has one implementation (gemm.h, rows.h, topk.h, optimizers.h,
-// rounding.h, counters.h) that kernels.cc compiles once for each instruction set;
-// `Dispatch()` returns the set to use. For a given set the bits of a result never
+// rounding.h, counters.h, signs.h) that kernels.cc compiles once for each instruction
+// set; `Dispatch()` returns the set to use. For a given set the bits of a result never
 // depend on how the caller splits the work.
 #ifndef FSPARSE_KERNELS_H_
 #define FSPARSE_KERNELS_H_
@@ -134,6 +134,9 @@ struct Kernels {
   // to[c] = from[c], and back with stochastic rounding.
   void (*widen_row)(const uint16_t* from, int64_t d, float* to);
   void (*round_row)(const float* from, int64_t d, RoundingKey key, uint16_t* to);
+
+  // Bit c % 8 of bits[c / 8] is x[c] > 0, for c < n; 2 ceil(n / 16) bytes are written.
+  void (*pack_signs)(const float* x, int64_t n, uint8_t* bits);
 
   // Merges scores[0..n), which belong to ids first_id, first_id + 1, ..., into a list
   // of the k best kept in descending order; of equal scores the first seen stays ahead.

@@ -37,6 +37,7 @@ nb::dict Registrations() {
   table["fsparse_insert_entries"] = Capsule(FsparseInsertEntries);
   table["fsparse_vote"] = Capsule(FsparseVote);
   table["fsparse_first_distinct"] = Capsule(FsparseFirstDistinct);
+  table["fsparse_sign_codes"] = Capsule(FsparseSignCodes);
   return table;
 }
 

@@ -120,7 +120,13 @@ CALLS = {
     "fsparse_move_rows": ({**CHANGES, **STATE}, STATE),
     "fsparse_insert_entries": ({**CHANGES, "max_inserted": i32(1), **STATE}, STATE),
     "fsparse_vote": (
-        {"probes": i32(B, T), "start": i32(1), **BUCKETS, "codes": u16(L, N), "num_inserted": i32(L)},
+        {
+            "probes": i32(B, T),
+            "start": i32(1),
+            **BUCKETS,
+            "codes": u16(L, N),
+            "num_inserted": i32(L),
+        },
         {"ids": i32(B, K), "votes": i32(B, K), "num_found": i32(B)},
     ),
 }
