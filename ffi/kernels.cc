@@ -36,6 +36,7 @@ const Kernels kKernels = {
     WidenRow,
     RoundRow,
     PackSigns,
+    AllFinite,
     MergeTopK,
 };
 
