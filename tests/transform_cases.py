@@ -241,7 +241,8 @@ def probed_rows(x, directions):
 
 
 def probed_bags(v, directions, ids):
-    return probed_rows(jnp.einsum("bk,bkd->bd", v, one_hot(ids, D)), directions)[0]
+    x = jnp.einsum("bk,bkd->bd", v, one_hot(ids, D))
+    return probed_rows(x, directions)[0], jnp.sum(v)
 
 
 def by_optimizer(update, **kwargs):
@@ -485,7 +486,7 @@ def _probed_rows(x, directions):
 
 def _probed_bags(v, directions, ids):
     family = SimHash(D, TABLES, BITS, directions)
-    return lsh.probes(family, lsh.SparseRows(ids, v), PROBES)
+    return lsh.probes(family, lsh.SparseRows(ids, v), PROBES), jnp.sum(v)
 
 
 def _sampled_top_k(x, w, ids):
