@@ -68,8 +68,8 @@ def codes(family: Family, x: Rows) -> Array:
       ValueError: if the shapes disagree.
 
     A row with NaN or infinity has the codes of the row of zeros. Nothing aliases, and
-    codes have no gradients. Memory: a block of
-    at most 4,096 rows at a time. The bits are the same for any number of threads.
+    codes have no gradients. Memory: a block of at most 4,096 rows at a time. The bits
+    are the same for any number of threads and, on CPU, for a row alone and in a batch.
 
     Example:
       >>> from fsparse import lsh
