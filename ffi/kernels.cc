@@ -37,6 +37,7 @@ const Kernels kKernels = {
     WidenRow,
     RoundRow,
     PackSigns,
+    AllFinite,
     MergeTopK,
     {CountAtLeast<uint8_t>, PickBetween<uint8_t>},
     {CountAtLeast<uint16_t>, PickBetween<uint16_t>},

@@ -138,6 +138,9 @@ struct Kernels {
   // Bit c % 8 of bits[c / 8] is x[c] > 0, for c < n; 2 ceil(n / 16) bytes are written.
   void (*pack_signs)(const float* x, int64_t n, uint8_t* bits);
 
+  // Whether no x[c] is NaN or infinite.
+  bool (*all_finite)(const float* x, int64_t n);
+
   // Merges scores[0..n), which belong to ids first_id, first_id + 1, ..., into a list
   // of the k best kept in descending order; of equal scores the first seen stays ahead.
   // Scores that are NaN or -inf are never taken.

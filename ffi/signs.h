@@ -1,4 +1,4 @@
-// Signs as bits.
+// Signs as bits, and what has none.
 #ifndef FSPARSE_SIGNS_H_
 #define FSPARSE_SIGNS_H_
 
@@ -20,6 +20,15 @@ inline void PackSigns(const float* x, int64_t n, uint8_t* bits) {
     bits[c / 8] = static_cast<uint8_t>(mask);
     bits[c / 8 + 1] = static_cast<uint8_t>(mask >> 8);
   }
+}
+
+// Times 0 makes NaN of what is not finite, and 0 of all else.
+inline bool AllFinite(const float* x, int64_t n) {
+  Vec sum = {};
+  int64_t c = 0;
+  for (; c + kLanes <= n; c += kLanes) sum += Load(x + c) * Vec{};
+  if (c < n) sum += LoadPart(x + c, n - c) * Vec{};
+  return SumLanes(sum) == 0;
 }
 
 }  // namespace fsparse::FSPARSE_LEVEL

@@ -44,6 +44,7 @@ STATE = {
     "num_lost": i32(L),
 }
 CHANGES = {"ids": i32(M), "new_codes": u16(L, M)}
+FLIPS = jnp.array([[0, 0], [1, 0], [0, 1]], bool)
 # Operands and results of a correct call of each handler.
 CALLS = {
     "fsparse_sampled_matmul": (
@@ -116,6 +117,10 @@ CALLS = {
         {"x": f32(B, D), "w": TABLE, "ids": i32(B, T)},
         {"scores": f32(B, K), "best": i32(B, K)},
     ),
+    "fsparse_sign_codes": (
+        {"v": f32(2, B, K), "w": f32(N, 4), "ids": i32(2, K), "flips": FLIPS},
+        {"probes": i32(2, B, L, 3)},
+    ),
     "fsparse_build_buckets": ({"codes": u16(L, N)}, BUCKETS),
     "fsparse_move_rows": ({**CHANGES, **STATE}, STATE),
     "fsparse_insert_entries": ({**CHANGES, "max_inserted": i32(1), **STATE}, STATE),
@@ -136,6 +141,7 @@ TABLES = {
     ("fsparse_gather_matmul", "w"),
     ("fsparse_dense_top_k", "w"),
     ("fsparse_sampled_top_k", "w"),
+    ("fsparse_sign_codes", "w"),
 }
 # Sizes that nothing else has to agree with: any number of rows of a table.
 FREE = {
@@ -153,6 +159,8 @@ FREE = {
     ("fsparse_first_distinct", "first", 1),
     ("fsparse_sampled_top_k", "w", 0),
     ("fsparse_sampled_top_k", "ids", 1),
+    ("fsparse_sign_codes", "w", 0),
+    ("fsparse_sign_codes", "flips", 0),
     ("fsparse_build_buckets", "codes", 1),
     ("fsparse_build_buckets", "entries", 1),
     ("fsparse_vote", "probes", 1),

@@ -20,7 +20,8 @@ from fsparse.losses import sampled_softmax_loss
 from fsparse.lsh import _buckets
 from fsparse.lsh._simhash import SimHash
 
-B, K, D, N, SIZE, TABLES = 4, 3, 5, 7, 5, 2
+B, K, D, N, SIZE = 4, 3, 5, 7, 5
+TABLES, BITS, PROBES = 2, 3, 5
 LR, B1, B2, EPS, DECAY, NUM_RATES = 0.3, 0.9, 0.999, 1e-8, 0.9, 2
 
 
@@ -228,6 +229,22 @@ def hashed_rows(x, directions):
     return codes.astype(jnp.int32), jnp.sum(x, axis=1) * codes[:, 0]
 
 
+def probed_rows(x, directions):
+    """Every set of flips, the cheapest first."""
+    margins = (x @ directions).reshape(len(x), TABLES, BITS)
+    codes = hashed_rows(x, directions)[0]
+    masks = jnp.arange(2**BITS, dtype=jnp.int32)
+    is_in = (masks[:, None] >> jnp.arange(BITS, dtype=jnp.int32)) & 1
+    costs = jnp.abs(margins) @ is_in.T.astype(jnp.float32)
+    best = jnp.argsort(costs, axis=2, stable=True)[..., :PROBES].astype(jnp.int32)
+    return codes[..., None] ^ best, jnp.sum(x)
+
+
+def probed_bags(v, directions, ids):
+    x = jnp.einsum("bk,bkd->bd", v, one_hot(ids, D))
+    return probed_rows(x, directions)[0], jnp.sum(v)
+
+
 def by_optimizer(update, **kwargs):
     def call(table, state, grad, learning_rate):
         return update(table, state, grad, learning_rate=learning_rate, **kwargs)
@@ -301,7 +318,8 @@ def make_cases():
         yield Case(f"{name}-each", fn, oracle, (*floats, each), target)
         yield Case(f"{name}-shared", fn, oracle, (*floats, shared), target)
 
-    gathered = "fsparse_gather_matmul"
+    gathered, hashing = "fsparse_gather_matmul", "fsparse_sign_codes"
+    directions, own = normal(D, TABLES * BITS), ids(B, K)
     return [
         *family("sampled_matmul", sampled, x, w),
         *family("gather_matmul", gather, v, w),
@@ -393,7 +411,9 @@ def make_cases():
             None,
         ),
         Case("best_loss", _best_loss, best_loss, (x, w, each), "fsparse_dense_top_k"),
-        Case("hashes", _hashed_rows, hashed_rows, (x, normal(D, TABLES * 3)), gathered),
+        Case("hashes", _hashed_rows, hashed_rows, (x, directions), hashing),
+        Case("probes", _probed_rows, probed_rows, (x, directions), hashing),
+        Case("sparse_probes", _probed_bags, probed_bags, (v, directions, own), hashing),
         Case(
             "softmax_loss",
             sampled_softmax_loss,
@@ -455,8 +475,18 @@ def _best_loss(x, w, labels):
 
 
 def _hashed_rows(x, directions):
-    codes = lsh.codes(SimHash(D, TABLES, 3, directions), x)
+    codes = lsh.codes(SimHash(D, TABLES, BITS, directions), x)
     return codes, jnp.sum(x, axis=1) * codes[:, 0].astype(jnp.float32)
+
+
+def _probed_rows(x, directions):
+    family = SimHash(D, TABLES, BITS, directions)
+    return lsh.probes(family, x, PROBES), jnp.sum(x)
+
+
+def _probed_bags(v, directions, ids):
+    family = SimHash(D, TABLES, BITS, directions)
+    return lsh.probes(family, lsh.SparseRows(ids, v), PROBES), jnp.sum(v)
 
 
 def _sampled_top_k(x, w, ids):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from fsparse.lsh._codes import Family
-from fsparse.lsh._inputs import Rows
+from fsparse.lsh._inputs import Rows, clean
 from fsparse.lsh._join import joined, require_positive, require_sizes
 from fsparse.lsh._projections import project
 
@@ -24,6 +24,7 @@ class L2(Family):
     num_tables: int = field(metadata={"static": True})
     num_hashes: int = field(metadata={"static": True})
     num_bits: int = field(metadata={"static": True})
+    width: float = field(metadata={"static": True})
     directions: Array  # f32[dim, num_tables * num_hashes], a / width
     shifts: Array  # f32[num_tables * num_hashes], in [0, 1)
 
@@ -35,6 +36,7 @@ class L2(Family):
         return self.num_tables * self.num_hashes
 
     def hash_rows(self, x: Rows) -> Array:
+        x = clean(x, self.dim)
         y = jnp.floor(project(x, self.directions) + self.shifts[None])
         # What overflows is defined: the ends of the line, and 0 for inf - inf.
         y = jnp.clip(jnp.nan_to_num(y, nan=0), -LARGEST, LARGEST)
@@ -97,4 +99,4 @@ def l2(
     directions = jax.random.normal(along, (dim, m), jnp.float32) / float(width)
     shifts = jax.random.uniform(by, (m,), jnp.float32)
     sizes = int(dim), int(num_tables), int(num_hashes), int(num_bits)
-    return L2(*sizes, directions, shifts)
+    return L2(*sizes, float(width), directions, shifts)

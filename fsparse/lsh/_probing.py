@@ -15,7 +15,7 @@ Array = jax.Array
 
 
 def probes_of(margins: Array, sets: Array, num_probes: int) -> Array:
-    """``i32[..., num_probes]``: the code of the signs, then what flips of it cost least.
+    """``i32[..., num_probes]``: the code of the signs, then those nearest to it.
 
     Args:
       margins: ``f32[..., k]``; bit ``i`` of the code is ``margins[..., i] > 0``.

@@ -22,7 +22,7 @@ def sign_codes(x: Rows, directions: Array, num_bits: int, num_probes: int) -> Ar
     """Codes ``i32[b, l, num_probes]`` of the signs of ``x @ directions``.
 
     Args:
-      x: clean rows.
+      x: rows; one that is not finite has the codes of the row of zeros.
       directions: ``f32[dim, l * num_bits]``, or bf16.
       num_bits: of each of ``l`` tables.
       num_probes: the code, and the likeliest others beside it: see :func:`probes_of`.
@@ -34,6 +34,7 @@ def sign_codes(x: Rows, directions: Array, num_bits: int, num_probes: int) -> Ar
         v, ids = x.values[:, None], x.ids
     else:
         v, ids = x[None], jnp.arange(directions.shape[0], dtype=jnp.int32)[None]
+    v = v.astype(jnp.float32)
     flips = jnp.asarray(flip_sets(num_bits, num_probes))
     operands = vary_together(v, directions, ids, flips)
     (probes,) = _op(*operands, num_bits=num_bits, num_probes=num_probes)
@@ -44,6 +45,8 @@ def _twin(
     v: Array, w: Array, ids: Array, flips: Array, *, num_bits: int, num_probes: int
 ) -> tuple[Array]:
     """As ``gather_matmul``, of which each ``num_bits`` columns are one table."""
+    is_finite = jnp.isfinite(v) | ~reference.valid(ids, w.shape[0])[:, None]
+    v = jnp.where(jnp.all(is_finite, axis=2, keepdims=True), v, 0)
     (y,) = reference.gather_matmul(v, w, ids)
     margins = y.reshape(*y.shape[:2], y.shape[2] // num_bits, num_bits)
     return (probes_of(margins, flips, num_probes),)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from fsparse.lsh._codes import Family
-from fsparse.lsh._inputs import Rows, densified
+from fsparse.lsh._inputs import Rows, clean, densified
 from fsparse.lsh._join import require_positive, require_sizes
 from fsparse.lsh._probing import flip_sets, probes_of
 from fsparse.lsh._projections import rotate
@@ -63,7 +63,7 @@ class HadamardSimHash(_Signs):
         return probes_of(self._margins(x), sets, num_probes)
 
     def _margins(self, x: Rows) -> Array:
-        dense = densified(x, self.dim)
+        dense = densified(clean(x, self.dim), self.dim)
         extra = self.signs.shape[2] - self.dim
         y = rotate(jnp.pad(dense, ((0, 0), (0, extra))), self.signs)
         y = y.reshape(y.shape[0], -1)[:, : self.num_tables * self.num_bits]
