@@ -2,7 +2,7 @@
 
 from importlib.metadata import version as _version
 
-from fsparse import checkpoint, data, lsh, metrics, rows, samplers
+from fsparse import adaptive, checkpoint, data, lsh, metrics, rows, samplers
 from fsparse._autotune import Trial, Tuned, autotune
 from fsparse._bolt import BoltConfig, bolt_autotune
 from fsparse._plans import Plan, default_plans
@@ -45,6 +45,7 @@ __all__ = [
     "Tuned",
     "accumulate",
     "active_set",
+    "adaptive",
     "autotune",
     "bolt_autotune",
     "checkpoint",
