@@ -106,7 +106,8 @@ def exact_kernel(
 
     Raises:
       TypeError: if ``family`` is none, or a dtype differs from the above.
-      ValueError: if shapes disagree, ``capacity < 1``, or the family has no closed form.
+      ValueError: if shapes disagree, ``capacity < 1``, or the family has no
+        closed form.
 
     Example:
       >>> from fsparse import lsh

@@ -79,9 +79,9 @@ def class_mean(
 ) -> Scorer:
     """The mean target of each class: what every learnt score must beat.
 
-    ``score[i] = (S[c] + prior * mean) / (C[c] + prior)`` with ``c`` the label, ``S`` and
-    ``C`` the decayed sums of weighted targets and of weights, and ``mean = sum S / sum
-    C`` over all classes, 0 at first.
+    ``score[i] = (S[c] + prior * mean) / (C[c] + prior)`` with ``c`` the label, ``S``
+    and ``C`` the decayed sums of weighted targets and of weights, and ``mean = sum S /
+    sum C`` over all classes, 0 at first.
 
     Args:
       label_of: of a batch, its labels ``i32[M]``.

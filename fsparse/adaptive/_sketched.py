@@ -91,9 +91,9 @@ def sketched(
     def score(state: NWSketch, hashed: Hashed, *unused: Any) -> Array:
         del unused  # the model and its inputs
         found = nw_query(state, hashed.codes, hashed.labels, prior=prior)
-        return (
-            found.mean + jnp.float32(explore) * found.stderr if explore else found.mean
-        )
+        if explore == 0:  # stderr may be infinite
+            return found.mean
+        return found.mean + jnp.float32(explore) * found.stderr
 
     def update(
         state: NWSketch, hashed: Hashed, targets: Array, weights: Array

@@ -52,8 +52,9 @@ class AdaptiveInfo(NamedTuple):
 
 
 class AdaptiveStep(NamedTuple):
-    """Pure functions: ``init(key, train_state) -> AdaptiveState``, and
+    """A pair of pure functions.
 
+    ``init(key, train_state) -> AdaptiveState``;
     ``step(state, candidates, is_valid=None) -> (AdaptiveState, AdaptiveInfo)``.
     """
 
@@ -196,8 +197,8 @@ def validity(fn: str, candidates: Batch, is_valid: Array | None) -> Array:
     m = num_examples(fn, candidates)
     if m == 0:
         raise ValueError(
-            f"{fn}: there must be at least 1 candidate; got 0. Pad an empty pool to its "
-            "usual size, with is_valid=jnp.zeros(M, bool)."
+            f"{fn}: there must be at least 1 candidate; got 0. Pad an empty pool to "
+            "its usual size, with is_valid=jnp.zeros(M, bool)."
         )
     (valid,) = _checks.as_arrays(
         fn, is_valid=jnp.ones(m, bool) if is_valid is None else is_valid

@@ -48,10 +48,11 @@ class ThresholdInfo(NamedTuple):
 
 
 class ThresholdStep(NamedTuple):
-    """Pure functions: ``init(key, train_state, candidates) -> ThresholdState``, where
-    only the shapes of candidates matter, and
+    """A pair of pure functions.
 
-    ``step(state, candidates, is_valid=None) -> (ThresholdState, ThresholdInfo)``.
+    ``init(key, train_state, candidates) -> ThresholdState``, of candidates like those
+    to come; ``step(state, candidates, is_valid=None) -> (ThresholdState,
+    ThresholdInfo)``.
     """
 
     init: Callable[[Array, Any, Batch], ThresholdState]
