@@ -144,8 +144,8 @@ class Cache(NamedTuple):
     """State of :func:`cache`: the last target of each example."""
 
     targets: Array  # f32[num_examples], NaN where there is none yet
-    total: Array  # f32[], decayed sums, for the mean
-    count: Array  # f32[]
+    total: Array  # f32[], decayed sum of targets
+    weight: Array  # f32[], decayed sum of weights
     num_ignored: Array  # i32[], targets that were not finite, indices out of range
 
 
@@ -209,7 +209,7 @@ def cache(
         del unused  # the model and its inputs
         at = jnp.where(valid(index, num_examples), index, num_examples)
         last = state.targets.at[at].get(mode="fill", fill_value=jnp.nan)
-        unseen = ratio(state.total, state.count) if initial is None else initial
+        unseen = ratio(state.total, state.weight) if initial is None else initial
         return jnp.where(jnp.isnan(last), jnp.asarray(unseen, jnp.float32), last)
 
     def update(state: Cache, index: Array, targets: Array, weights: Array) -> Cache:
@@ -219,7 +219,7 @@ def cache(
         return Cache(
             state.targets.at[at].set(targets, mode="drop"),
             jnp.float32(decay) * state.total + jnp.sum(weights * targets),
-            jnp.float32(decay) * state.count + jnp.sum(weights),
+            jnp.float32(decay) * state.weight + jnp.sum(weights),
             state.num_ignored + num_ignored,
         )
 

@@ -270,9 +270,9 @@ def _measured(
     new = jax.tree.map(partial(jnp.where, is_scored), new, gain)
     if axis_name is None:
         return new
-    means = jax.lax.pmean((new.uniform, new.scores), axis_name)
+    uniform, scores = jax.lax.pmean((new.uniform, new.scores), axis_name)
     num_new = jax.lax.psum(new.num_ignored - gain.num_ignored, axis_name)
-    return Gain(*means, gain.num_ignored + num_new)
+    return Gain(uniform, scores, gain.num_ignored + num_new)
 
 
 # ---- devices ------------------------------------------------------------------------
