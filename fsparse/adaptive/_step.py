@@ -103,7 +103,7 @@ def adaptive_step(
       An :class:`AdaptiveStep`. Its ``init`` takes ``train_state`` as it is, and copies
       what the scorer begins with. Its ``step`` takes ``candidates``, a pytree of arrays
       ``[M, ...]``, and ``is_valid``, ``bool[M]``, false for padding; None if there is
-      none. Padding of a batch repeats the first example chosen; of an empty pool, all
+      none. Padding of a batch repeats an example that is chosen; of an empty pool, all
       weights and the batch are 0.
 
     Raises:
@@ -151,7 +151,7 @@ def adaptive_step(
     def choose(is_on: Array, is_scored: Array, *args: Any) -> _Choice:
         by_scores, uniformly = _ways(scorer, selector, *args)
         if min_gain is None and warmup == 0:
-            return by_scores(is_on)
+            return by_scores(jnp.array(True))
         return jax.lax.cond(is_scored, by_scores, uniformly, is_on)
 
     def step(
@@ -229,31 +229,32 @@ def _ways(
 ) -> tuple[Callable[[Array], _Choice], Callable[[Array], _Choice]]:
     """To choose by scores, and uniformly without them; both give the same types."""
     known, train = jax.lax.stop_gradient((state.scorer, state.train))
-    alike = jnp.ones(is_valid.shape, jnp.float32)
-    size = len(jax.eval_shape(selector, key, alike, is_valid).indices)
+    ones = jnp.ones(is_valid.shape, jnp.float32)
+    size = len(jax.eval_shape(selector, key, ones, is_valid).indices)
     axes = frozenset[str]().union(
         *map(varying_axes, jax.tree.leaves((candidates, is_valid, key)))
     )
 
-    def choice(*fields: Any) -> _Choice:
-        return jax.tree.map(lambda x: vary_over(jnp.asarray(x), axes), _Choice(*fields))
+    def alike(tree: Any) -> Any:
+        """To ``shard_map``, whose branches must have one type."""
+        return jax.tree.map(lambda x: vary_over(x, axes), tree)
 
     def plain() -> Selection:
-        return systematic(size)(key, alike, is_valid)  # without repeats, weights 1
+        return alike(systematic(size)(key, ones, is_valid))  # no repeats, weights 1
 
     def by_scores(is_on: Array) -> _Choice:
         encoded = scorer.encode(known, candidates)
         scores = scorer.score(known, encoded, train, candidates)
-        followed = selector(key, scores, is_valid)
-        selection = jax.tree.map(partial(jnp.where, is_on), followed, plain())
+        by_them = alike(selector(key, scores, is_valid))
+        selection = jax.lax.cond(is_on, lambda: by_them, plain)
         chosen = take(encoded, selection.indices)
-        return choice(selection, chosen, followed.probabilities)
+        return alike(_Choice(selection, chosen, by_them.probabilities))
 
     def uniformly(is_on: Array) -> _Choice:
         del is_on  # it is off
         selection = plain()
         chosen = scorer.encode(known, take(candidates, selection.indices))
-        return choice(selection, chosen, selection.probabilities)
+        return alike(_Choice(selection, chosen, selection.probabilities))
 
     return by_scores, uniformly
 
