@@ -118,8 +118,8 @@ class AdaptiveIterator(Iterator[Weighted]):
         fn = "adaptive.AdaptiveIterator.update"
         if self._pending is None:
             raise RuntimeError(
-                f"{fn}: a batch must wait for its targets; got none. Call next() before "
-                "update(), once for each batch."
+                f"{fn}: a batch must wait for its targets; got none. Call next() "
+                "before each update()."
             )
         (targets,) = _checks.as_arrays(fn, targets=targets)
         _checks.require_f32(fn, targets=targets)
