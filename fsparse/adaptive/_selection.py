@@ -18,7 +18,7 @@ from fsparse.adaptive._mixing import (
     MAX_CANDIDATES,
     mixed,
     num_true,
-    or_one,
+    over_max,
     pool,
     ratios_of,
 )
@@ -130,7 +130,7 @@ def systematic(size: int, *, uniform: float = 0.1) -> Selector:
     def select(key: Array, scores: Array, is_valid: Array) -> Selection:
         scores, is_valid = pool(fn, scores, is_valid)
         tickets = _tickets(mixed(scores, is_valid, uniform), is_valid, size)
-        p = tickets / jnp.maximum(_sum(tickets), 1).astype(jnp.float32)
+        p = tickets.astype(jnp.float32) / num_true(tickets)
         drawn, n = _draw(key, tickets, size), num_true(is_valid)
         weights = 1 / (n * jnp.maximum(_rows(p, drawn), 1 / (2 * _NUM_TICKETS)))
         is_there, every = _top(is_valid.astype(jnp.float32), size)
@@ -197,10 +197,10 @@ def effective_sample_size(weights: Array) -> Array:
     """How many examples of equal weight tell as much: ``sum(w)**2 / sum(w**2)``.
 
     Args:
-      weights: ``f32[b]``, of any scale.
+      weights: ``f32[b]``, at least 0, of any scale.
 
     Returns:
-      ``f32[]``, from 1 to the number of weights that are not 0; 0 if there are none.
+      ``f32[]``, from 1 to the number of positive weights; 0 if there are none.
 
     Raises:
       TypeError: if the dtype is not ``f32``.
@@ -216,15 +216,15 @@ def effective_sample_size(weights: Array) -> Array:
     (weights,) = _checks.as_arrays(fn, weights=weights)
     _checks.require_f32(fn, weights=weights)
     _checks.require_rank(fn, 1, weights=weights)
-    w = weights / or_one(jnp.max(jnp.abs(weights), initial=0))
+    w = over_max(weights)
     return jnp.square(jnp.sum(w)) / jnp.maximum(jnp.sum(jnp.square(w)), 1)
 
 
 def take_selected(candidates: Any, selection: Selection) -> Any:
     """The chosen rows of a pytree of arrays ``[M, ...]``, as ``[b, ...]``.
 
-    Padding repeats the last candidate: finite wherever the data are, so that a weight
-    of 0 takes it out of every sum.
+    Padding repeats a candidate that is chosen, the last one if there is none: finite
+    wherever the data are, so that a weight of 0 takes it out of every sum.
 
     Args:
       candidates: a pytree of arrays with ``M >= 1`` rows.
@@ -250,9 +250,9 @@ def take_selected(candidates: Any, selection: Selection) -> Any:
                 "adaptive.take_selected: every array of candidates must have a row for "
                 f"each of M = {m} candidates, and M >= 1; got shape {jnp.shape(leaf)}."
             )
-    return jax.tree.map(
-        lambda rows: jnp.take(rows, selection.indices, axis=0, mode="clip"), candidates
-    )
+    at = jnp.where(selection.weights > 0, selection.indices, m)
+    at = jnp.where(at < m, at, jnp.min(at))
+    return jax.tree.map(lambda a: jnp.take(a, at, axis=0, mode="clip"), candidates)
 
 
 # ---- the parts ----------------------------------------------------------------------
@@ -266,13 +266,12 @@ def _check_options(fn: str, size: int, uniform: float) -> None:
 def _tickets(p: Array, is_valid: Array, size: int) -> Array:
     """``i32[M]`` in proportion to ``p``, at least 1, with a sum that ``size`` divides.
 
-    What the sum lacks is given to the largest, of which it is a tiny share.
+    What the sum lacks is less than ``size``: one more for each of the first.
     """
     counts = jnp.maximum(jnp.round(p * _NUM_TICKETS).astype(jnp.int32), 1)
     counts = jnp.where(is_valid, counts, 0)
-    if not counts.size:
-        return counts
-    return counts.at[jnp.argmax(counts)].add(-_sum(counts) % size)
+    is_first = jnp.cumsum(is_valid, dtype=jnp.int32) <= -_sum(counts) % size
+    return counts + (is_valid & is_first).astype(jnp.int32)
 
 
 def _draw(key: Array, tickets: Array, size: int) -> Array:
