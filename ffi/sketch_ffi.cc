@@ -15,21 +15,19 @@ using F32R5 = ffi::Buffer<ffi::F32, 5>;
 using S32R3 = ffi::BufferR3<ffi::S32>;
 
 ffi::Error SketchUpdate(ffi::ThreadPool pool, S32R3 cells, F32R3 values, F32R1 factor,
-                        F32R4 table, ffi::Result<F32R4> now) {
+                        F32R3 table, ffi::Result<F32R3> now) {
   const auto dims = table.dimensions(), out = now->dimensions();
-  const int64_t sketches = dims[0], b = cells.dimensions()[1];
-  const SketchShape shape{dims[1], dims[2], 1, dims[3]};
+  const int64_t sketches = cells.dimensions()[0], b = cells.dimensions()[1];
+  const SketchShape shape{cells.dimensions()[2], dims[1], 1, dims[2]};
   FSPARSE_RETURN_IF_ERROR(CheckSizes(
-      "fsparse_sketch_update", {{"cells.shape[0]", cells.dimensions()[0], sketches},
-                                {"cells.shape[2]", cells.dimensions()[2], dims[1]},
+      "fsparse_sketch_update", {{"table.shape[0]", dims[0], sketches * shape.num_rows},
                                 {"values.shape[0]", values.dimensions()[0], sketches},
                                 {"values.shape[1]", values.dimensions()[1], b},
-                                {"values.shape[2]", values.dimensions()[2], dims[3]},
+                                {"values.shape[2]", values.dimensions()[2], dims[2]},
                                 {"factor.shape[0]", factor.dimensions()[0], sketches},
                                 {"result table.shape[0]", out[0], dims[0]},
                                 {"result table.shape[1]", out[1], dims[1]},
-                                {"result table.shape[2]", out[2], dims[2]},
-                                {"result table.shape[3]", out[3], dims[3]}}));
+                                {"result table.shape[2]", out[2], dims[2]}}));
   float* data = now->typed_data();
   // XLA aliases the two; a caller that did not alias pays a copy.
   if (table.typed_data() != data) {
@@ -94,8 +92,8 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(FsparseSketchUpdate, SketchUpdate,
                                   .Arg<S32R3>(/*cells: i32[g, b, r]*/)
                                   .Arg<F32R3>(/*values: f32[g, b, 1 + m]*/)
                                   .Arg<F32R1>(/*factor: f32[g]*/)
-                                  .Arg<F32R4>(/*table: f32[g, r, n, 1 + m]*/)
-                                  .Ret<F32R4>(/*table: f32[g, r, n, 1 + m]*/));
+                                  .Arg<F32R3>(/*table: f32[g r, n, 1 + m]*/)
+                                  .Ret<F32R3>(/*table: f32[g r, n, 1 + m]*/));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(FsparseSketchQuery, SketchQuery,
                               ffi::Ffi::Bind()

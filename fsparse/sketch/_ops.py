@@ -17,9 +17,12 @@ Array = jax.Array
 
 
 def update(cells: Array, values: Array, factor: Array, table: Array) -> Array:
-    """``f32[R, n, 1 + m]``, in place: see `_reference.update`."""
-    operands = vary_together(cells, values, factor, table)
-    return update_op(*(x[None] for x in operands))[0][0]
+    """``f32[R, n, 1 + m]``, in place: see `_reference.update`.
+
+    The table keeps its shape on the way: XLA on CPU copies what is reshaped in place.
+    """
+    cells, values, factor, table = vary_together(cells, values, factor, table)
+    return update_op(cells[None], values[None], factor[None], table)[0]
 
 
 def query(
