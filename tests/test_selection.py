@@ -237,6 +237,19 @@ def test_scores_reduce_the_variance():
         assert variances[name, "heavy"] < variances[name, "equal"] / 4
 
 
+def test_systematic_knows_what_all_have_in_common():
+    """Losses of one sign: the mean of the weights is right in every batch. Priority
+    sampling of equal scores has a common factor, a Gamma variable's inverse.
+    """
+    losses = 10 + HEAVY
+    of = {}
+    for name in ("priority", "systematic"):
+        indices, weights, _ = draws(name, SCORES["equal"], MASKS["all"], 4000)
+        of[name] = (per_candidate(indices, weights) @ losses).var()
+    assert of["systematic"] < HEAVY.var() / SIZE
+    assert of["priority"] > 5 * of["systematic"]
+
+
 # ---- small pools --------------------------------------------------------------------
 
 
