@@ -2,7 +2,16 @@
 
 from importlib.metadata import version as _version
 
-from fsparse import checkpoint, data, lsh, metrics, rows, samplers
+from fsparse import (
+    adaptive,
+    checkpoint,
+    data,
+    lsh,
+    metrics,
+    rows,
+    samplers,
+    sketch,
+)
 from fsparse._autotune import Trial, Tuned, autotune
 from fsparse._bolt import BoltConfig, bolt_autotune
 from fsparse._plans import Plan, default_plans
@@ -45,6 +54,7 @@ __all__ = [
     "Tuned",
     "accumulate",
     "active_set",
+    "adaptive",
     "autotune",
     "bolt_autotune",
     "checkpoint",
@@ -68,6 +78,7 @@ __all__ = [
     "sampled_top_k",
     "samplers",
     "scatter_outer",
+    "sketch",
     "skip_nonfinite",
     "take_rows",
     "value_and_grad",

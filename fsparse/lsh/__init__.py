@@ -37,6 +37,7 @@ infinity has the codes of the row of zeros.
 """
 
 from fsparse.lsh._codes import Family, codes, probes
+from fsparse.lsh._collision import collision_probability
 from fsparse.lsh._default import default_family
 from fsparse.lsh._diagnostics import Diagnostics, diagnose
 from fsparse.lsh._dwta import dwta
@@ -72,6 +73,7 @@ __all__ = [
     "TunedSearch",
     "build",
     "codes",
+    "collision_probability",
     "default_family",
     "diagnose",
     "dwta",

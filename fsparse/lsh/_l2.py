@@ -24,6 +24,7 @@ class L2(Family):
     num_tables: int = field(metadata={"static": True})
     num_hashes: int = field(metadata={"static": True})
     num_bits: int = field(metadata={"static": True})
+    width: float = field(metadata={"static": True})
     directions: Array  # f32[dim, num_tables * num_hashes], a / width
     shifts: Array  # f32[num_tables * num_hashes], in [0, 1)
 
@@ -97,4 +98,4 @@ def l2(
     directions = jax.random.normal(along, (dim, m), jnp.float32) / float(width)
     shifts = jax.random.uniform(by, (m,), jnp.float32)
     sizes = int(dim), int(num_tables), int(num_hashes), int(num_bits)
-    return L2(*sizes, directions, shifts)
+    return L2(*sizes, float(width), directions, shifts)

@@ -1,0 +1,301 @@
+"""A training step that chooses what it trains on.
+
+    candidates -> encode, score -> select -> the user's step -> learn its targets
+
+The scorer learns from what the step computed anyway, and the selector's weights make
+the step's mean loss right on average. Where that does not pay, the step goes back to
+plain batches by itself, and looks now and then whether it would pay again.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fsparse import _checks
+from fsparse._call import vary_over, varying_axes
+from fsparse.adaptive._exact_scorers import require_targets
+from fsparse.adaptive._gain import Gain, gain_init, gain_update, variance_reduction
+from fsparse.adaptive._scorers import Batch, Scorer, num_examples
+from fsparse.adaptive._selection import (
+    Selection,
+    Selector,
+    effective_sample_size,
+    systematic,
+)
+
+Array = jax.Array
+TrainStep = Callable[[Any, Batch, Array], tuple[Any, Array, Any]]
+AxisName = str | tuple[str, ...]
+
+
+class AdaptiveState(NamedTuple):
+    """All that a run is: with it, a checkpoint goes on bit for bit."""
+
+    train: Any  # the user's own
+    scorer: Any
+    key: Array
+    gain: Gain
+    num_steps: Array  # i32[]
+
+
+class AdaptiveInfo(NamedTuple):
+    """What there is to observe of a step."""
+
+    aux: Any  # of the user's step
+    selection: Selection
+    effective_sample_size: Array  # f32[], of the weights; of at most b
+    variance_reduction: Array  # f32[], of the gradient, estimated; 1 is none
+    is_on: Array  # bool[], whether the scores were followed
+
+
+class AdaptiveStep(NamedTuple):
+    """A pair of pure functions.
+
+    ``init(key, train_state) -> AdaptiveState``;
+    ``step(state, candidates, is_valid=None) -> (AdaptiveState, AdaptiveInfo)``.
+    """
+
+    init: Callable[[Array, Any], AdaptiveState]
+    step: Callable[..., tuple[AdaptiveState, AdaptiveInfo]]
+
+
+def adaptive_step(
+    train_step: TrainStep,
+    scorer: Scorer,
+    selector: Selector,
+    *,
+    min_gain: float | None = 1.0,
+    warmup: int = 0,
+    probe_every: int = 8,
+    axis_name: AxisName | None = None,
+) -> AdaptiveStep:
+    """Wraps a training step: of ``M`` candidates it trains on the ``b`` that matter.
+
+    ``mean(weights * loss)`` over the chosen estimates the mean loss over the valid
+    candidates, without bias if the selector has none. That is the loss to minimise::
+
+        def train_step(train_state, batch, weights):
+            ...  # the gradient of jnp.mean(weights * losses)
+            return train_state, losses, aux
+
+    Args:
+      train_step: ``(train_state, batch, weights f32[b]) -> (train_state, targets
+        f32[b], aux)``. Targets are what scores should predict: the losses that were
+        computed anyway, or norms of gradients. Of padding, weights are 0.
+      scorer: how much each candidate matters.
+      selector: which of them to take, such as :func:`fsparse.adaptive.priority`.
+      min_gain: the least factor by which following the scores must divide the
+        variance of the gradient; below it, batches are drawn uniformly, until it is
+        reached again. What scoring costs may be put in here: 1.1 where a step takes a
+        tenth longer. None to follow the scores always.
+      warmup: steps of uniform batches at first.
+      probe_every: steps from one evaluation of the scores to the next while they are
+        not followed; the others do not compute them.
+      axis_name: inside of ``shard_map`` or ``pmap``, the axis of data parallelism.
+        Each device chooses among its own candidates; all learn what the others
+        learnt, and switch together, so that only ``candidates`` and ``is_valid`` are
+        split. ``train_step`` averages its gradients itself.
+
+    Returns:
+      An :class:`AdaptiveStep`. Its ``init`` takes ``train_state`` as it is, and copies
+      what the scorer begins with. Its ``step`` takes ``candidates``, a pytree of arrays
+      ``[M, ...]``, and ``is_valid``, ``bool[M]``, false for padding; None if there is
+      none. Padding of a batch repeats the first example chosen; of an empty pool, all
+      weights and the batch are 0.
+
+    Raises:
+      TypeError: if ``scorer`` is none; by ``step``, if targets are not float32.
+      ValueError: if a number is out of range; by ``step``, if shapes disagree.
+
+    Targets that are not finite teach nothing. All that the caller donates is
+    overwritten in place, tables of ``train_state`` too, also where the scorer reads
+    them. Scores are constants to gradients. Under ``vmap`` over states, the scores are
+    computed in every step, and selected from.
+
+    Example:
+      >>> from fsparse import adaptive
+      >>> def train_step(w, batch, weights):
+      ...     loss = lambda w: 0.5 * (w - batch) ** 2
+      ...     gradient = jax.grad(lambda w: jnp.mean(weights * loss(w)))(w)
+      ...     return w - 0.5 * gradient, loss(w), ()
+      >>> scorer = adaptive.exact(lambda w, batch: jnp.abs(w - batch))
+      >>> init, step = adaptive.adaptive_step(train_step, scorer, adaptive.priority(2))
+      >>> state = init(jax.random.key(0), jnp.float32(0))
+      >>> state, info = step(state, jnp.array([1.0, 1.0, 1.0, 1.0]))
+      >>> state.num_steps, info.is_on
+      (Array(1, dtype=int32), Array(True, dtype=bool))
+    """
+    fn = "adaptive_step"
+    _checks.require_type(fn, Scorer, scorer=scorer)
+    _checks.require_count(fn, 0, warmup=warmup)
+    _checks.require_count(fn, 1, probe_every=probe_every)
+    if min_gain is not None:
+        _checks.require_between(fn, 0, float("inf"), min_gain=min_gain)
+
+    def init(key: Array, train_state: Any) -> AdaptiveState:
+        of_scorer, of_steps = jax.random.split(key)
+        learnt = jax.tree.map(jnp.array, scorer.init(of_scorer))  # a caller may donate
+        zero = jnp.zeros((), jnp.int32)
+        return AdaptiveState(train_state, learnt, of_steps, gain_init(), zero)
+
+    def switches(state: AdaptiveState) -> tuple[Array, Array]:
+        """Whether scores are followed, and whether they are evaluated."""
+        is_on = state.num_steps >= warmup
+        if min_gain is not None:
+            is_on &= variance_reduction(state.gain) >= min_gain
+        return is_on, is_on | (state.num_steps % probe_every == 0)
+
+    def choose(is_on: Array, is_scored: Array, *args: Any) -> _Choice:
+        by_scores, uniformly = _ways(scorer, selector, *args)
+        if min_gain is None and warmup == 0:
+            return by_scores(is_on)
+        return jax.lax.cond(is_scored, by_scores, uniformly, is_on)
+
+    def step(
+        state: AdaptiveState, candidates: Batch, is_valid: Array | None = None
+    ) -> tuple[AdaptiveState, AdaptiveInfo]:
+        is_valid = validity(fn, candidates, is_valid)
+        is_on, is_scored = switches(state)
+        key, of_choice = jax.random.split(state.key)
+        pool = _own(of_choice, axis_name), candidates, is_valid
+        choice = choose(is_on, is_scored, state, *pool)
+        selection, batch = choice.selection, take(candidates, choice.selection.indices)
+        train, targets, aux = train_step(state.train, batch, selection.weights)
+        targets = require_targets(fn, "train_step", targets, len(selection.indices))
+        lesson = _gathered((choice.encoded, targets, selection.weights), axis_name)
+        learnt = scorer.update(state.scorer, *lesson)
+        gain = _measured(state.gain, is_scored, choice, targets, axis_name)
+        new = AdaptiveState(train, learnt, key, gain, state.num_steps + 1)
+        size, vr = effective_sample_size(selection.weights), variance_reduction(gain)
+        return new, AdaptiveInfo(aux, selection, size, vr, is_on)
+
+    return AdaptiveStep(init, step)
+
+
+def take(rows: Any, indices: Array) -> Any:
+    """Rows of a pytree; padding repeats one that is chosen, and is 0 of an empty pool.
+
+    So it is finite, and names no rows of a table that the step would not touch anyway.
+    """
+    m = num_examples("adaptive_step", rows) if jax.tree.leaves(rows) else 0
+    at = jnp.where(indices < m, indices, jnp.min(indices))
+
+    def of_leaf(x: Array) -> Array:
+        x = jnp.asarray(x)
+        if jnp.issubdtype(x.dtype, jax.dtypes.extended):  # keys have no 0
+            return jnp.take(x, at, axis=0, mode="clip")
+        return jnp.take(x, at, axis=0, mode="fill", fill_value=0)
+
+    return jax.tree.map(of_leaf, rows)
+
+
+def validity(fn: str, candidates: Batch, is_valid: Array | None) -> Array:
+    """``bool[M]``, with ``M >= 1``."""
+    m = num_examples(fn, candidates)
+    if m == 0:
+        raise ValueError(
+            f"{fn}: there must be at least 1 candidate; got 0. Pad an empty pool to "
+            "its usual size, with is_valid=jnp.zeros(M, bool)."
+        )
+    (valid,) = _checks.as_arrays(
+        fn, is_valid=jnp.ones(m, bool) if is_valid is None else is_valid
+    )
+    _checks.require_mask(fn, is_valid=valid)
+    _checks.require(
+        fn, valid.shape == (m,), f"is_valid must be bool[{m}]", is_valid=valid
+    )
+    return valid
+
+
+# ---- choosing -----------------------------------------------------------------------
+
+
+class _Choice(NamedTuple):
+    selection: Selection
+    encoded: Any  # of the chosen
+    probabilities: Array  # f32[M], what the scores would give
+
+
+def _ways(
+    scorer: Scorer,
+    selector: Selector,
+    state: AdaptiveState,
+    key: Array,
+    candidates: Batch,
+    is_valid: Array,
+) -> tuple[Callable[[Array], _Choice], Callable[[Array], _Choice]]:
+    """To choose by scores, and uniformly without them; both give the same types."""
+    known, train = jax.lax.stop_gradient((state.scorer, state.train))
+    alike = jnp.ones(is_valid.shape, jnp.float32)
+    size = len(jax.eval_shape(selector, key, alike, is_valid).indices)
+    axes = frozenset[str]().union(
+        *map(varying_axes, jax.tree.leaves((candidates, is_valid, key)))
+    )
+
+    def choice(*fields: Any) -> _Choice:
+        return jax.tree.map(lambda x: vary_over(jnp.asarray(x), axes), _Choice(*fields))
+
+    def plain() -> Selection:
+        return systematic(size)(key, alike, is_valid)  # without repeats, weights 1
+
+    def by_scores(is_on: Array) -> _Choice:
+        encoded = scorer.encode(known, candidates)
+        scores = scorer.score(known, encoded, train, candidates)
+        followed = selector(key, scores, is_valid)
+        selection = jax.tree.map(partial(jnp.where, is_on), followed, plain())
+        chosen = take(encoded, selection.indices)
+        return choice(selection, chosen, followed.probabilities)
+
+    def uniformly(is_on: Array) -> _Choice:
+        del is_on  # it is off
+        selection = plain()
+        chosen = scorer.encode(known, take(candidates, selection.indices))
+        return choice(selection, chosen, selection.probabilities)
+
+    return by_scores, uniformly
+
+
+def _measured(
+    gain: Gain,
+    is_scored: Array,
+    choice: _Choice,
+    targets: Array,
+    axis_name: AxisName | None,
+) -> Gain:
+    """The gain, if there were scores; over all devices."""
+    new = gain_update(gain, choice.selection, targets, choice.probabilities)
+    new = jax.tree.map(partial(jnp.where, is_scored), new, gain)
+    if axis_name is None:
+        return new
+    uniform, scores = jax.lax.pmean((new.uniform, new.scores), axis_name)
+    num_new = jax.lax.psum(new.num_ignored - gain.num_ignored, axis_name)
+    return Gain(uniform, scores, gain.num_ignored + num_new)
+
+
+# ---- devices ------------------------------------------------------------------------
+
+
+def _own(key: Array, axis_name: AxisName | None) -> Array:
+    """A key for each device."""
+    if axis_name is None:
+        return key
+    return jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+
+
+def _gathered(tree: Any, axis_name: AxisName | None) -> Any:
+    """The rows of all devices, alike on all of them: a sum of which one part is not 0.
+
+    ``all_gather`` gives the same, but does not tell ``shard_map`` that it is alike.
+    """
+    if axis_name is None:
+        return tree
+    num, own = jax.lax.axis_size(axis_name), jax.lax.axis_index(axis_name)
+
+    def of_leaf(x: Array) -> Array:
+        places = jnp.zeros((num, *x.shape), x.dtype).at[own].set(x)
+        return jax.lax.psum(places, axis_name).reshape(num * x.shape[0], *x.shape[1:])
+
+    return jax.tree.map(of_leaf, tree)
