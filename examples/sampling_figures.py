@@ -36,7 +36,8 @@ def groups(rows: list[Row], *names: str) -> dict[tuple[Any, ...], list[Row]]:
 def add_seconds_to_uniform(rows: list[Row]) -> None:
     """When each run reached what uniform ends with on average.
 
-    The rows are those of one data set and setting. A curve is taken as linear between its points.
+    The rows are those of one data set and setting. A curve is taken as linear between
+    its points.
     """
     ends = [row["accuracy"] for row in rows if row["method"] == "uniform"]
     for row in rows if ends else []:

@@ -39,7 +39,7 @@ REVISITING = ("cache", INFOBATCH)  # know examples by their place in the data
 RATIO = 4  # M / b
 _UNIFORM_SHARE = 0.1
 _NUM_TABLES = 16
-_CAPACITY = 2048  # examples that exact_nw looks at
+_CAPACITY = 1024  # examples that exact_nw looks at
 _WARMUP = 20  # calls of the paper's mode
 
 
