@@ -184,8 +184,9 @@ def equal_steps(
         return steps
     ratio = tuned["nw"].seconds / tuned[UNIFORM].seconds
     if setting == "stream":
-        ratio = min(ratio, len(problem.train.labels) / (problem.batch * steps))
-    return max(int(ratio * steps) // chunk, 1) * chunk
+        most = len(problem.train.labels) // problem.batch // chunk
+        return min(max(round(ratio * steps / chunk), 1), most) * chunk
+    return max(round(ratio * steps / chunk), 1) * chunk
 
 
 def tune(

@@ -72,9 +72,7 @@ def letter(options: Options) -> Problem:
     """Letters by 16 numbers, which are the key."""
     splits = data.load_dense("letter")
     model = sampling_models.dense((splits.num_features, 128, 128, 26))
-    return of_arrays(
-        splits, options, model, None, batch=16, rate=4e-3, epoch_steps=6000
-    )
+    return of_arrays(splits, options, model, None, batch=8, rate=4e-3, epoch_steps=8000)
 
 
 def adult(options: Options) -> Problem:
@@ -116,10 +114,10 @@ def newsgroups(options: Options) -> Problem:
         options,
         model,
         _MAX_WORDS,
-        batch=16,
-        rate=2e-3,
-        table_rate=2.0,
-        epoch_steps=3000,
+        batch=8,
+        rate=4e-3,
+        table_rate=4.0,
+        epoch_steps=4000,
     )
 
 
@@ -136,11 +134,11 @@ def polish_lemmas(options: Options) -> Problem:
         options,
         model,
         _MAX_NGRAMS,
-        batch=256,
-        rate=4e-3,
+        batch=64,
+        rate=1e-2,
         metric="precision_at_1",
         num_slices=64,
-        epoch_steps=600,
+        epoch_steps=1500,
         epoch_examples=100_000,
     )
 
