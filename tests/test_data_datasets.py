@@ -206,7 +206,8 @@ def test_baskets_need_pyarrow(monkeypatch):
 
 def test_no_such_data_set():
     with pytest.raises(
-        ValueError, match=r"one of \['baskets', 'polish-lemmas', .*got 'mnist'"
+        ValueError,
+        match=r"one of \['20newsgroups', 'baskets', .*got 'mnist'",
     ):
         load("mnist")
 

@@ -1,4 +1,4 @@
-"""Sparse examples: rows, hashed text, files, batches and real data sets."""
+"""Examples: sparse rows, hashed text, files, batches and real data sets."""
 
 from fsparse.data.batches import (
     Batch,
@@ -8,6 +8,7 @@ from fsparse.data.batches import (
     stream_batches,
 )
 from fsparse.data.datasets import load
+from fsparse.data.dense_datasets import DenseDataset, DenseSplits, load_dense
 from fsparse.data.features import hash_char_ngrams, hash_words
 from fsparse.data.rows import (
     Clipped,
@@ -38,6 +39,8 @@ __all__ = [
     "Batch",
     "Clipped",
     "Dataset",
+    "DenseDataset",
+    "DenseSplits",
     "Report",
     "SparseRows",
     "Splits",
@@ -51,6 +54,7 @@ __all__ = [
     "hash_words",
     "inverse_document_frequency",
     "load",
+    "load_dense",
     "load_xc",
     "normalize",
     "num_batches",

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from fsparse.data import packages
 from fsparse.data.features import hash_char_ngrams, hash_words
+from fsparse.data.newsgroups import newsgroups
 from fsparse.data.rows import (
     I64,
     Dataset,
@@ -64,7 +65,8 @@ def load(name: str, **options: Any) -> Splits:
     """A data set by name, downloaded on first use.
 
     Args:
-      name: ``"polish-lemmas"``, ``"wordnet-hypernyms"`` or ``"baskets"``.
+      name: ``"polish-lemmas"``, ``"wordnet-hypernyms"``, ``"baskets"`` or
+        ``"20newsgroups"``.
       options: keyword arguments of the function of that name in this module.
 
     Raises:
@@ -261,11 +263,16 @@ def _shuffle_key(basket_ids: I64, product: I64, seed: int) -> NDArray[np.uint64]
     """A random number for each product of each basket: rounds of splitmix64."""
     state = np.full(len(basket_ids), seed, np.uint64)
     for word in (basket_ids, product):
-        z = (state ^ word.astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        state = z ^ (z >> np.uint64(31))
+        state = splitmix64(state ^ word.astype(np.uint64))
     return state
+
+
+def splitmix64(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Each word mixed to another, one to one (Steele, Lea and Flood 2014)."""
+    z = words + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
 
 
 def _halve(basket: I64, product: I64, num_baskets: int, num_products: int) -> Dataset:
@@ -291,6 +298,7 @@ def _take_examples(dataset: Dataset, index: I64) -> Dataset:
 
 
 LOADERS = {
+    "20newsgroups": newsgroups,
     "polish-lemmas": polish_lemmas,
     "wordnet-hypernyms": wordnet_hypernyms,
     "baskets": baskets,

@@ -1,0 +1,263 @@
+"""What should a step train on? Samplers of training examples, on the whole clock.
+
+Examples:
+  python examples/adaptive_sampling.py --data letter --json rows.json --plot curves.png
+  python examples/adaptive_sampling.py --data ctr --rows 500000 --settings stream
+  python examples/adaptive_sampling.py --data letter --methods uniform nw loss --seeds 3
+  python examples/adaptive_sampling.py --show a.json b.json --plot curves.png
+
+Of M = 4 b candidates a step trains on b. In the setting `stream` each candidate comes
+once; in `epochs` the data come again. The learning rate of each method is the best of a
+grid on a part of the training data, by a seed that is not reported, and falls to 0 as a
+cosine over the run. Seconds are those of the whole loop but for judging: drawing,
+hashing, scoring, selecting, training and updating, after compilation.
+
+  uniform             trains on b random candidates
+  uniform_equal_time  the same for as many seconds as nw takes, with more steps
+  uniform_all         trains on all M candidates
+  random_score        scores of noise: a check
+  class_mean          the mean loss of the class
+  cache, infobatch    the last loss of the example itself (epochs only)
+  loss, gradient_norm a forward pass of all candidates; Katharopoulos and Fleuret 2018
+  exact_nw            Nadaraya-Watson regression of the loss, in the class, exactly
+  nw, nw_norm         the same by a sketch sliced by class, of losses or gradient norms
+  nw_paper            a sketch of the loss given x alone, and a threshold
+
+--json has a row a run: data, method, setting, seed, lr, accuracy (or what `metric`
+says), loss, seconds, examples_trained, seconds_to_uniform_final (null: never reached),
+its curve, and how much scores reduce the variance of gradients of fresh examples.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import rich.console
+import rich.progress
+import sampling_data
+import sampling_figures
+import sampling_runs
+from benchmarks import machine
+from sampling_data import Options, Problem
+from sampling_figures import Row
+from sampling_methods import EQUAL_TIME, METHODS, RATIO, REVISITING, UNIFORM, Sampling
+from sampling_runs import Compiled, Plan, Run
+
+SETTINGS = ("stream", "epochs")
+_TUNING_SEED = 10_000
+_POINTS = 10  # of a curve
+CONSOLE = rich.console.Console(stderr=True)
+
+
+class Tuned(NamedTuple):
+    """A method and the learning rate that is best for it."""
+
+    compiled: Compiled
+    rate: float
+    steps: int
+    seconds: float  # of a run, by the median of the grid
+
+
+def main(argv: list[str] | None = None) -> list[Row]:
+    """Runs the command line; returns the rows."""
+    args = parse_args(argv)
+    if args.show:
+        rows = [row for f in args.show for row in json.loads(f.read_text())]
+    else:
+        facts = machine.facts("jax", "jaxlib")
+        machine.show(facts)
+        rows = list(measure(args, facts))
+    sampling_figures.show(rows)
+    if args.plot:
+        sampling_figures.plot(args.plot, rows)
+    return rows
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--data", nargs="+", default=["letter"], choices=[*sampling_data.PROBLEMS])
+    add("--methods", nargs="+", default=[*METHODS], choices=METHODS, metavar="NAME")
+    add("--settings", nargs="+", default=[*SETTINGS], choices=SETTINGS)
+    add("--seeds", type=int, default=5, help="how many are reported")
+    add("--steps", type=int, help="of a run, at most; a stream may be shorter")
+    add("--grid", nargs="+", type=float, default=[1 / 3, 1.0, 3.0])
+    add("--rows", type=int, help="training examples, at most")
+    add("--batch", type=int, help="b, instead of that of the data set")
+    add("--test-examples", type=int, default=10_000, help="that runs are judged on")
+    add("--min-gain", type=float, default=1.0, help="of the off-switch; 0: always on")
+    add("--selector", default="priority", choices=["priority", "systematic"])
+    add("--json", type=Path, help="file for the rows")
+    add("--show", type=Path, nargs="+", help="show these files instead of training")
+    add("--plot", type=Path, help="PNG of the metric against seconds and examples")
+    args = parser.parse_args(argv)
+    for option in ("seeds", "steps", "rows", "batch", "test_examples"):
+        value = getattr(args, option)
+        if value is not None and value <= 0:
+            parser.error(f"--{option.replace('_', '-')} must be positive; got {value}")
+    if min(args.grid) <= 0:
+        parser.error(f"--grid must be factors above 0; got {args.grid}")
+    if args.min_gain < 0:
+        parser.error(f"--min-gain must not be negative; got {args.min_gain}")
+    return args
+
+
+def measure(args: argparse.Namespace, facts: machine.Facts) -> Iterator[Row]:
+    """All runs; the file is written as they come."""
+    rows: list[Row] = []
+    for name in args.data:
+        problem = sampling_data.load(name, options_of(args))
+        for setting in args.settings:
+            own: list[Row] = []
+            for row in compare(args, problem, setting):
+                own.append(row | {"machine": facts})
+                sampling_figures.add_seconds_to_uniform(own)
+                if args.json:
+                    write(args.json, rows + own)
+            rows += own
+    yield from rows
+
+
+def options_of(args: argparse.Namespace) -> Options:
+    """Of the data."""
+    return Options(args.rows, args.test_examples, args.batch)
+
+
+def write(path: Path, rows: list[Row]) -> None:
+    """A row a line."""
+    text = ",\n".join(json.dumps(row) for row in rows)
+    path.write_text(f"[\n{text}\n]\n")
+
+
+# ---- one data set in one setting ----------------------------------------------------
+
+
+def compare(args: argparse.Namespace, problem: Problem, setting: str) -> Iterator[Row]:
+    """Tunes each method, then runs all methods with each seed in turn."""
+    methods = [m for m in METHODS if m in args.methods]  # uniform is the first
+    if setting == "stream":
+        methods = [m for m in methods if m not in REVISITING]
+    steps, chunk = sizes(args, problem, setting)
+    total = len(methods) * (len(args.grid) + args.seeds)
+    with rich.progress.Progress(console=CONSOLE, transient=True) as progress:
+        task = progress.add_task(f"{problem.name}, {setting}", total=total)
+        advance = lambda: progress.advance(task)  # noqa: E731
+        tuned: dict[str, Tuned] = {}
+        for name in sorted(methods, key=lambda name: name == EQUAL_TIME):
+            own = equal_steps(problem, setting, tuned, steps, chunk)
+            plan = Plan(setting, _TUNING_SEED, 0.0, steps, chunk)
+            plan = plan._replace(steps=own if name == EQUAL_TIME else steps)
+            tuned[name] = tune(args, problem, name, plan, advance)
+        for seed in range(args.seeds):
+            for name in methods:
+                yield report(problem, name, tuned[name], setting, seed, chunk)
+                advance()
+
+
+def sizes(args: argparse.Namespace, problem: Problem, setting: str) -> tuple[int, int]:
+    """Steps of a run and of a chunk of it."""
+    most = problem.epoch_steps
+    if setting == "stream":
+        most = len(problem.train.labels) // (RATIO * problem.batch)
+    steps = min(most, args.steps or most)
+    if steps == 0:
+        raise ValueError(
+            f"--batch must leave a step to a stream of {len(problem.train.labels)} "
+            f"examples, {RATIO} x batch a step; got {problem.batch}."
+        )
+    chunk = max(steps // _POINTS, 1)
+    return steps // chunk * chunk, chunk
+
+
+def equal_steps(
+    problem: Problem, setting: str, tuned: dict[str, Tuned], steps: int, chunk: int
+) -> int:
+    """Steps that uniform sampling does while the sketch does `steps`."""
+    if UNIFORM not in tuned or "nw" not in tuned:
+        return steps
+    ratio = tuned["nw"].seconds / tuned[UNIFORM].seconds
+    if setting == "stream":
+        most = len(problem.train.labels) // problem.batch // chunk
+        return min(max(round(ratio * steps / chunk), 1), most) * chunk
+    return max(round(ratio * steps / chunk), 1) * chunk
+
+
+def tune(
+    args: argparse.Namespace, problem: Problem, name: str, plan: Plan, advance: Any
+) -> Tuned:
+    """Compiles a method, and finds its learning rate on the validation part."""
+    sampling = Sampling(min_gain=args.min_gain or None, selector=args.selector)
+    compiled = sampling_runs.compile_method(name, problem, sampling, plan.chunk)
+    rates = [factor * problem.rate for factor in args.grid]
+    ends: list[tuple[float, float]] = []
+    seconds: list[float] = []
+    for rate in rates:
+        done = sampling_runs.run(
+            compiled,
+            problem,
+            plan._replace(rate=rate),
+            problem.validation,
+            brief=True,
+        )
+        end = done.curve[-1]
+        ends.append((np.nan_to_num(end.accuracy), -np.nan_to_num(end.loss, nan=np.inf)))
+        seconds.append(end.seconds)
+        advance()
+    best = max(range(len(rates)), key=ends.__getitem__)
+    return Tuned(compiled, rates[best], plan.steps, float(np.median(seconds)))
+
+
+def report(
+    problem: Problem, name: str, tuned: Tuned, setting: str, seed: int, chunk: int
+) -> Row:
+    """A run with a seed, as a row."""
+    plan = Plan(setting, seed, tuned.rate, tuned.steps, chunk)
+    done = sampling_runs.run(tuned.compiled, problem, plan, problem.test, brief=False)
+    row = row_of(problem, name, plan, done)
+    CONSOLE.print(
+        f"{name:>18} {setting} seed {seed} {problem.metric} {row['accuracy']:.4f} "
+        f"loss {row['loss']:.4f} {row['seconds']:.2f} s",
+        highlight=False,
+    )
+    return row
+
+
+def row_of(problem: Problem, name: str, plan: Plan, done: Run) -> Row:
+    """What the file has of a run."""
+    end = done.curve[-1]
+    middle, last = [None, None, *done.variance_reduction][-2:]
+    return {
+        "data": problem.name,
+        "method": name,
+        "setting": plan.setting,
+        "seed": plan.seed,
+        "lr": plan.rate,
+        "metric": problem.metric,
+        "accuracy": end.accuracy,
+        "loss": end.loss,
+        "seconds": end.seconds,
+        "examples_trained": end.examples_trained,
+        "seconds_to_uniform_final": None,
+        "variance_reduction_middle": middle,
+        "variance_reduction_end": last,
+        "effective_sample_size": done.effective_sample_size,
+        "share_of_steps_on": done.share_on,
+        "steps": plan.steps,
+        "batch": problem.batch,
+        "candidates": RATIO * problem.batch,
+        "curve": [point._asdict() for point in done.curve],
+    }
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, OSError, ImportError, RuntimeError) as e:
+        sys.exit(f"adaptive_sampling: {e}")
