@@ -48,7 +48,7 @@ class Sampling(NamedTuple):
 
     min_gain: float | None = 1.0  # below, the off-switch draws uniformly
     warmup: int = 20  # steps
-    selector: str = "priority"
+    selector: str = "systematic"
     decay: float = 0.995
 
 
