@@ -36,6 +36,8 @@ nb::dict Registrations() {
   table["fsparse_move_rows"] = Capsule(FsparseMoveRows);
   table["fsparse_insert_entries"] = Capsule(FsparseInsertEntries);
   table["fsparse_vote"] = Capsule(FsparseVote);
+  table["fsparse_sketch_update"] = Capsule(FsparseSketchUpdate);
+  table["fsparse_sketch_query"] = Capsule(FsparseSketchQuery);
   table["fsparse_first_distinct"] = Capsule(FsparseFirstDistinct);
   return table;
 }

@@ -44,6 +44,7 @@ STATE = {
     "num_lost": i32(L),
 }
 CHANGES = {"ids": i32(M), "new_codes": u16(L, M)}
+G, CELLS, BLOCKS = 2, 6, 3  # sketches, cells of a row, blocks of a cell
 # Operands and results of a correct call of each handler.
 CALLS = {
     "fsparse_sampled_matmul": (
@@ -116,6 +117,23 @@ CALLS = {
         {"x": f32(B, D), "w": TABLE, "ids": i32(B, T)},
         {"scores": f32(B, K), "best": i32(B, K)},
     ),
+    "fsparse_sketch_update": (
+        {
+            "cells": i32(G, B, R),
+            "values": f32(G, B, K),
+            "factor": f32(G),
+            "table": f32(G * R, CELLS, K),
+        },
+        {"table": f32(G * R, CELLS, K)},
+    ),
+    "fsparse_sketch_query": (
+        {
+            "cells": i32(G, B, R),
+            "centre": f32(G, B, K - 1),
+            "table": f32(G, R, CELLS, BLOCKS, K),
+        },
+        {"sums": f32(G, B, 2, K), "moments": f32(G, B, 2 * K - 1)},
+    ),
     "fsparse_build_buckets": ({"codes": u16(L, N)}, BUCKETS),
     "fsparse_move_rows": ({**CHANGES, **STATE}, STATE),
     "fsparse_insert_entries": ({**CHANGES, "max_inserted": i32(1), **STATE}, STATE),
@@ -147,6 +165,9 @@ FREE = {
     ("fsparse_first_distinct", "first", 1),
     ("fsparse_sampled_top_k", "w", 0),
     ("fsparse_sampled_top_k", "ids", 1),
+    ("fsparse_sketch_query", "table", 2),
+    ("fsparse_sketch_query", "table", 3),
+    ("fsparse_sketch_query", "sums", 2),
     ("fsparse_build_buckets", "codes", 1),
     ("fsparse_build_buckets", "entries", 1),
     ("fsparse_vote", "probes", 1),
@@ -331,3 +352,19 @@ def test_a_state_that_is_not_aliased_is_copied(name):
     ):
         changed = np.asarray(old != new)
         assert changed.sum() <= L  # at most what became of row 0
+
+
+@pytest.mark.parametrize("groups", [0, 3])
+def test_groups_that_do_not_divide_the_rows_of_a_sketch_are_refused(groups):
+    operands, results = CALLS["fsparse_sketch_query"]
+    sums = {"sums": f32(G, B, groups, K)}
+    message = f"must be a divisor of the {R} rows; got {groups}"
+    with pytest.raises(jax.errors.JaxRuntimeError, match=message):
+        call("fsparse_sketch_query", operands, results | sums)
+
+
+def test_a_sketch_that_is_not_aliased_is_copied():
+    operands, results = CALLS["fsparse_sketch_update"]
+    (table,) = call("fsparse_sketch_update", operands, results)
+    np.testing.assert_array_equal(table[:, 0], 1 + B)  # all fell into cell 0
+    np.testing.assert_array_equal(table[:, 1:], 1)

@@ -177,7 +177,7 @@ def test_l2_codes_join_intervals(rng):
     family = lsh.l2(KEY, 6, num_tables=7, num_hashes=3, width=0.5, num_bits=9)
     x = rng.standard_normal((5, 6)).astype(np.float32)
     y = np.floor(x @ np.asarray(family.directions) + np.asarray(family.shifts))
-    y = y.astype(int).reshape(5, 7, 3) & oracles.MASK
+    y = (y.astype(int) + np.asarray(family.origins)).reshape(5, 7, 3) & oracles.MASK
     want = [[oracles.joined(map(int, hashes), 9) for hashes in row] for row in y]
     np.testing.assert_array_equal(lsh.codes(family, x), want)
 
@@ -188,8 +188,9 @@ def test_l2_of_projections_that_overflow(huge):
     family = lsh.l2(KEY, 64, num_tables=40, num_hashes=1, num_bits=15)
     got = np.asarray(lsh.codes(family, np.full((2, 64), huge, np.float32)))
     ends = [int(np.float32(2**31 - 128)), -int(np.float32(2**31 - 128)), 0]
-    allowed = {oracles.joined([end & oracles.MASK], 15) for end in ends}
-    assert set(got.ravel()) <= allowed
+    for codes, origin in zip(got.T.tolist(), family.origins.tolist(), strict=True):
+        numbers = [(end + origin) & oracles.MASK for end in ends]
+        assert set(codes) <= {oracles.joined([number], 15) for number in numbers}
     np.testing.assert_array_equal(got[0], got[1])
 
 

@@ -20,6 +20,7 @@ import pytest
 import fsparse
 from fsparse import row_grad, rows
 from fsparse.lsh import _buckets
+from fsparse.sketch import _ops as sketch_ops
 
 POOLS = (1, 2, 4)
 NUM_CALLS, NUM_PYTHON_THREADS, NUM_JOBS = 64, 8, 80
@@ -61,7 +62,17 @@ def every_op(x, w, v, ids):
         "sampled_top_k_bf16": fsparse.sampled_top_k(x, half, ids, 20),
         "sampled_top_k_of_one": fsparse.sampled_top_k(x[:1], w, ids.reshape(1, -1), 20),
         **of_buckets(w, ids),
+        **of_sketches(v, ids),
     }
+
+
+def of_sketches(v, ids, num_cells=500):
+    """As many rows as an example has ids: threads share them, and then the queries."""
+    values, table = v[:, :3], jnp.zeros((ids.shape[1], num_cells, 3))
+    factor = jnp.float32(0.5)
+    table = sketch_ops.update(ids % num_cells, values, factor, table + 1)
+    found = sketch_ops.query(ids % num_cells, values[:, 1:], table[:, :, None], 4)
+    return {"sketch_update": table, "sketch_query": found}
 
 
 def of_buckets(w, ids, num_tables=8, num_buckets=16):

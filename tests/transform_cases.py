@@ -19,8 +19,10 @@ from fsparse._call import vary_together
 from fsparse.losses import sampled_softmax_loss
 from fsparse.lsh import _buckets
 from fsparse.lsh._simhash import SimHash
+from fsparse.sketch import _ops as sketch_ops
 
 B, K, D, N, SIZE, TABLES = 4, 3, 5, 7, 5, 2
+CELLS, BLOCKS = 6, 2  # of a row of a sketch
 LR, B1, B2, EPS, DECAY, NUM_RATES = 0.3, 0.9, 0.999, 1e-8, 0.9, 2
 
 
@@ -228,6 +230,20 @@ def hashed_rows(x, directions):
     return codes.astype(jnp.int32), jnp.sum(x, axis=1) * codes[:, 0]
 
 
+def sketched(cells, values, factor, table):
+    """Cells as one-hot rows; read out with the values' first columns as centres."""
+    where = one_hot(cells, CELLS)
+    table = factor * table + jnp.einsum("brn,bw->rnw", where, values)
+    blocks = table.reshape(len(table), -1, BLOCKS, table.shape[2]).sum(2)
+    held = jnp.einsum("brn,rnw->brw", one_hot(cells // BLOCKS, CELLS // BLOCKS), blocks)
+    count = held[..., :1]
+    more = held[..., 1:] - values[:, None, 1:] * count
+    sums = jnp.stack([count.sum(1), *jnp.moveaxis(more.sum(1)[..., None], 1, 0)], 1)
+    dc, dt = (x - x.mean(1, keepdims=True) for x in (count, more))
+    moments = [(dc * dc).sum(1), (dc * dt).sum(1), (dt * dt).sum(1)]
+    return table, sums.reshape(len(cells), 1, -1), jnp.concatenate(moments, 1)
+
+
 def by_optimizer(update, **kwargs):
     def call(table, state, grad, learning_rate):
         return update(table, state, grad, learning_rate=learning_rate, **kwargs)
@@ -323,6 +339,18 @@ def make_cases():
             (bucket_codes(2, N), changes, (probes, jnp.int32(1))),
             "fsparse_build_buckets",
         ),
+        Case(
+            "sketch",
+            _sketched,
+            sketched,
+            (
+                jnp.asarray(rng.integers(-1, CELLS + 2, (B, TABLES)), jnp.int32),
+                normal(B, 3),
+                jnp.float32(0.5),
+                normal(TABLES, CELLS, 3),
+            ),
+            "fsparse_sketch_update",
+        ),
         *row_cases(),
         Case(
             "exact_adam_flush",
@@ -402,6 +430,12 @@ def make_cases():
             None,
         ),
     ]
+
+
+def _sketched(cells, values, factor, table):
+    table = sketch_ops.update(cells, values, factor, table)
+    blocks = table.reshape(len(table), -1, BLOCKS, table.shape[2])
+    return table, *sketch_ops.query(cells // BLOCKS, values[:, 1:], blocks, 1)
 
 
 def _clipped(grad, w, most):

@@ -9,9 +9,12 @@ from fsparse.adaptive._carry import (
 )
 from fsparse.adaptive._exact_scorers import exact, exact_kernel
 from fsparse.adaptive._gain import Gain, gain_init, gain_update, variance_reduction
+from fsparse.adaptive._grain import grain_dataset
 from fsparse.adaptive._infobatch import infobatch, infobatch_epoch, infobatch_step
+from fsparse.adaptive._iterator import AdaptiveIterator
 from fsparse.adaptive._mixing import mixed
 from fsparse.adaptive._paper import paper_step
+from fsparse.adaptive._pools import Pool, Pools
 from fsparse.adaptive._scorers import Scorer, cache, class_mean, uniform
 from fsparse.adaptive._selection import (
     Selection,
@@ -44,10 +47,13 @@ from fsparse.adaptive._threshold_step import (
 
 __all__ = [
     "AdaptiveInfo",
+    "AdaptiveIterator",
     "AdaptiveState",
     "AdaptiveStep",
     "CarryOver",
     "Gain",
+    "Pool",
+    "Pools",
     "Scorer",
     "Selection",
     "Selector",
@@ -68,6 +74,7 @@ __all__ = [
     "excess_loss",
     "gain_init",
     "gain_update",
+    "grain_dataset",
     "infobatch",
     "infobatch_epoch",
     "infobatch_step",

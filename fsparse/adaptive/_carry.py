@@ -103,7 +103,9 @@ def carry_init(example_batch_like: Any, capacity: int) -> CarryOver:
     fn = "adaptive.carry_init"
     _checks.require_count(fn, 1, capacity=capacity)
     for leaf in jax.tree.leaves(example_batch_like):
-        _checks.require(fn, leaf.ndim >= 1, "arrays must have a row each", array=leaf)
+        _checks.require(
+            fn, leaf.ndim >= 1, "arrays must have a row for each example", array=leaf
+        )
     items = jax.tree.map(
         lambda leaf: jnp.zeros((capacity, *leaf.shape[1:]), leaf.dtype),
         example_batch_like,

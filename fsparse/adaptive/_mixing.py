@@ -9,7 +9,7 @@ Array = jax.Array
 
 MAX_CANDIDATES = 2**29  # so that sums of integer chances fit an int32
 _LEAST_SHARE = 2.0**-96  # of the largest score: 1/p stays finite, and p positive
-_TINY = 2.0**-126  # the least float that is none of the subnormal ones
+_TINY = 2.0**-126  # the least normal float: what is below may count as 0
 
 
 def mixed(scores: Array, is_valid: Array, uniform: float) -> Array:
@@ -68,18 +68,20 @@ def pool(fn: str, scores: Array, is_valid: Array) -> tuple[Array, Array]:
 def ratios_of(scores: Array, is_valid: Array) -> Array:
     """Valid scores over the largest, at least 2**-96; all 1 if none is positive."""
     is_finite = is_valid & jnp.isfinite(scores)
-    s = jnp.where(is_finite, jnp.maximum(scores, 0), 0)
-    most = jnp.max(s, initial=0)
-    ratios = s / or_one(most)
-    mean = jnp.sum(ratios) / num_true(is_finite)
-    ratios = jnp.where(is_finite, ratios, mean)
-    ratios = jnp.where(most >= _TINY, jnp.maximum(ratios, _LEAST_SHARE), 1)
+    ratios = over_max(jnp.where(is_finite, jnp.maximum(scores, 0), 0))
+    total = jnp.sum(ratios)
+    ratios = jnp.where(is_finite, ratios, total / num_true(is_finite))
+    ratios = jnp.where(total > 0, jnp.maximum(ratios, _LEAST_SHARE), 1)
     return jnp.where(is_valid, ratios, 0)
 
 
-def or_one(x: Array) -> Array:
-    """``x``, or 1 in place of what no float can be divided by."""
-    return jnp.where(x >= _TINY, x, 1)
+def over_max(x: Array) -> Array:
+    """``x >= 0`` over its largest entry; all 0 if that is no normal float."""
+    most = jnp.max(x, initial=0)
+    is_huge = most > 2.0**64  # else the inverse may be subnormal, which counts as 0
+    x, most = (jnp.where(is_huge, 2.0**-64 * v, v) for v in (x, most))
+    is_some = most >= _TINY
+    return jnp.where(is_some, x / jnp.where(is_some, most, 1), 0)
 
 
 def num_true(mask: Array) -> Array:

@@ -13,12 +13,11 @@ import jax
 import jax.numpy as jnp
 
 from fsparse import _checks
-from fsparse._call import vary_together
 from fsparse.adaptive._mixing import (
     MAX_CANDIDATES,
     mixed,
     num_true,
-    or_one,
+    over_max,
     pool,
     ratios_of,
 )
@@ -62,9 +61,11 @@ def priority(size: int, *, uniform: float = 0.1) -> Selector:
         if the shapes disagree.
 
     The weights have mean 1 on average, not in each batch: even for equal scores they
-    share a factor whose standard deviation is about ``1 / sqrt(size)``, where
-    :func:`systematic` has weights of exactly 1. Duffield, Lund and Thorup, "Priority
-    sampling for estimation of arbitrary subset sums", J. ACM 54(6), 2007.
+    share a factor whose standard deviation is about ``1 / sqrt(size)``. So what all
+    losses or gradients have in common is estimated with noise, which :func:`systematic`
+    does not have: where that is large beside their differences, priority sampling is
+    worse than uniform batches, even with good scores. Duffield, Lund and Thorup,
+    "Priority sampling for estimation of arbitrary subset sums", J. ACM 54(6), 2007.
 
     Example:
       >>> select = priority(2)
@@ -130,14 +131,13 @@ def systematic(size: int, *, uniform: float = 0.1) -> Selector:
     def select(key: Array, scores: Array, is_valid: Array) -> Selection:
         scores, is_valid = pool(fn, scores, is_valid)
         tickets = _tickets(mixed(scores, is_valid, uniform), is_valid, size)
-        p = tickets / jnp.maximum(_sum(tickets), 1).astype(jnp.float32)
+        p = tickets.astype(jnp.float32) / num_true(tickets)
         drawn, n = _draw(key, tickets, size), num_true(is_valid)
         weights = 1 / (n * jnp.maximum(_rows(p, drawn), 1 / (2 * _NUM_TICKETS)))
-        is_there, every = _top(is_valid.astype(jnp.float32), size)
         has_room = n <= size
-        indices = jnp.where(has_room, every, drawn)
+        indices = jnp.where(has_room, _every(is_valid, size), drawn)
         weights = jnp.where(has_room, size / n, weights)
-        return _selection(indices, weights, ~has_room | (is_there > 0), p)
+        return _selection(indices, weights, indices < scores.size, p)
 
     return select
 
@@ -180,7 +180,7 @@ def top(size: int, *, biased: bool) -> Selector:
     def select(key: Array, scores: Array, is_valid: Array) -> Selection:
         scores, is_valid = pool(fn, scores, is_valid)
         ratios = ratios_of(scores, is_valid)
-        order = jax.random.permutation(key, scores.size).astype(jnp.int32)
+        order = _shuffled(key, scores.size)
         best, places = _top(_rows(ratios, order), size)
         indices, is_chosen = _rows(order, places), best > 0
         share = 1 / num_true(is_chosen)
@@ -197,10 +197,10 @@ def effective_sample_size(weights: Array) -> Array:
     """How many examples of equal weight tell as much: ``sum(w)**2 / sum(w**2)``.
 
     Args:
-      weights: ``f32[b]``, of any scale.
+      weights: ``f32[b]``, at least 0, of any scale.
 
     Returns:
-      ``f32[]``, from 1 to the number of weights that are not 0; 0 if there are none.
+      ``f32[]``, from 1 to the number of positive weights; 0 if there are none.
 
     Raises:
       TypeError: if the dtype is not ``f32``.
@@ -216,15 +216,15 @@ def effective_sample_size(weights: Array) -> Array:
     (weights,) = _checks.as_arrays(fn, weights=weights)
     _checks.require_f32(fn, weights=weights)
     _checks.require_rank(fn, 1, weights=weights)
-    w = weights / or_one(jnp.max(jnp.abs(weights), initial=0))
+    w = over_max(weights)
     return jnp.square(jnp.sum(w)) / jnp.maximum(jnp.sum(jnp.square(w)), 1)
 
 
 def take_selected(candidates: Any, selection: Selection) -> Any:
     """The chosen rows of a pytree of arrays ``[M, ...]``, as ``[b, ...]``.
 
-    Padding repeats the last candidate: finite wherever the data are, so that a weight
-    of 0 takes it out of every sum.
+    Padding repeats a candidate that is chosen, the last one if there is none: finite
+    wherever the data are, so that a weight of 0 takes it out of every sum.
 
     Args:
       candidates: a pytree of arrays with ``M >= 1`` rows.
@@ -250,9 +250,9 @@ def take_selected(candidates: Any, selection: Selection) -> Any:
                 "adaptive.take_selected: every array of candidates must have a row for "
                 f"each of M = {m} candidates, and M >= 1; got shape {jnp.shape(leaf)}."
             )
-    return jax.tree.map(
-        lambda rows: jnp.take(rows, selection.indices, axis=0, mode="clip"), candidates
-    )
+    at = jnp.where(selection.weights > 0, selection.indices, m)
+    at = jnp.where(at < m, at, jnp.min(at))
+    return jax.tree.map(lambda a: jnp.take(a, at, axis=0, mode="clip"), candidates)
 
 
 # ---- the parts ----------------------------------------------------------------------
@@ -266,13 +266,12 @@ def _check_options(fn: str, size: int, uniform: float) -> None:
 def _tickets(p: Array, is_valid: Array, size: int) -> Array:
     """``i32[M]`` in proportion to ``p``, at least 1, with a sum that ``size`` divides.
 
-    What the sum lacks is given to the largest, of which it is a tiny share.
+    What the sum lacks is less than ``size``: one more for each of the first.
     """
     counts = jnp.maximum(jnp.round(p * _NUM_TICKETS).astype(jnp.int32), 1)
     counts = jnp.where(is_valid, counts, 0)
-    if not counts.size:
-        return counts
-    return counts.at[jnp.argmax(counts)].add(-_sum(counts) % size)
+    is_first = jnp.cumsum(is_valid, dtype=jnp.int32) <= -_sum(counts) % size
+    return counts + (is_valid & is_first).astype(jnp.int32)
 
 
 def _draw(key: Array, tickets: Array, size: int) -> Array:
@@ -280,14 +279,26 @@ def _draw(key: Array, tickets: Array, size: int) -> Array:
     if not tickets.size:
         return jnp.zeros(size, jnp.int32)
     of_order, of_start = jax.random.split(key)
-    order = jax.random.permutation(of_order, tickets.size).astype(jnp.int32)
+    order = _shuffled(of_order, tickets.size)
     ends = jnp.cumsum(_rows(tickets, order), dtype=jnp.int32)
     step = jnp.maximum(ends[-1] // size, 1)
     start = jax.random.randint(of_start, (), 0, step, jnp.int32)
-    points = start + step * jnp.arange(size, dtype=jnp.int32)
-    ends, points = vary_together(ends, points)
-    places = jnp.searchsorted(ends, points, side="right").astype(jnp.int32)
-    return _rows(order, places)
+    num_before = (ends - start - 1) // step + 1  # points before each end
+    passed = jnp.zeros(size, jnp.int32).at[num_before].add(1, mode="drop")
+    return _rows(order, jnp.cumsum(passed, dtype=jnp.int32))
+
+
+def _every(is_valid: Array, size: int) -> Array:
+    """``i32[size]``: the valid candidates, as many as fit; then padding."""
+    m = is_valid.size
+    places = jnp.where(is_valid, jnp.cumsum(is_valid, dtype=jnp.int32) - 1, size)
+    ids = jnp.arange(m, dtype=jnp.int32)
+    return jnp.full(size, m, jnp.int32).at[places].set(ids, mode="drop")
+
+
+def _shuffled(key: Array, m: int) -> Array:
+    """``0 ... m - 1`` in a random order; ties, which are rare, keep theirs."""
+    return jnp.argsort(jax.random.bits(key, (m,), jnp.uint32)).astype(jnp.int32)
 
 
 def _selection(

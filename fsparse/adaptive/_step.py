@@ -23,12 +23,12 @@ from fsparse.adaptive._selection import (
     Selection,
     Selector,
     effective_sample_size,
-    systematic,
 )
 
 Array = jax.Array
 TrainStep = Callable[[Any, Batch, Array], tuple[Any, Array, Any]]
 AxisName = str | tuple[str, ...]
+_RATE = 0.02  # of the averages in the gain, a step; a probe stands for several
 
 
 class AdaptiveState(NamedTuple):
@@ -46,7 +46,7 @@ class AdaptiveInfo(NamedTuple):
 
     aux: Any  # of the user's step
     selection: Selection
-    effective_sample_size: Array  # f32[], of the weights; of at most b
+    effective_sample_size: Array  # f32[], of the weights, of all devices
     variance_reduction: Array  # f32[], of the gradient, estimated; 1 is none
     is_on: Array  # bool[], whether the scores were followed
 
@@ -103,7 +103,7 @@ def adaptive_step(
       An :class:`AdaptiveStep`. Its ``init`` takes ``train_state`` as it is, and copies
       what the scorer begins with. Its ``step`` takes ``candidates``, a pytree of arrays
       ``[M, ...]``, and ``is_valid``, ``bool[M]``, false for padding; None if there is
-      none. Padding of a batch repeats the first example chosen; of an empty pool, all
+      none. Padding of a batch repeats an example that is chosen; of an empty pool, all
       weights and the batch are 0.
 
     Raises:
@@ -151,8 +151,17 @@ def adaptive_step(
     def choose(is_on: Array, is_scored: Array, *args: Any) -> _Choice:
         by_scores, uniformly = _ways(scorer, selector, *args)
         if min_gain is None and warmup == 0:
-            return by_scores(is_on)
+            return by_scores(jnp.array(True))
         return jax.lax.cond(is_scored, by_scores, uniformly, is_on)
+
+    def measure(
+        old: Gain, is_on: Array, is_scored: Array, choice: _Choice, targets: Array
+    ) -> Gain:
+        args = old, choice.selection, targets, choice.probabilities
+        of_step = gain_update(*args, rate=_RATE)
+        of_probe = gain_update(*args, rate=1 - (1 - _RATE) ** probe_every)
+        new = _select(is_scored, _select(is_on, of_step, of_probe), old)
+        return _averaged(new, old, axis_name)
 
     def step(
         state: AdaptiveState, candidates: Batch, is_valid: Array | None = None
@@ -167,9 +176,9 @@ def adaptive_step(
         targets = require_targets(fn, "train_step", targets, len(selection.indices))
         lesson = _gathered((choice.encoded, targets, selection.weights), axis_name)
         learnt = scorer.update(state.scorer, *lesson)
-        gain = _measured(state.gain, is_scored, choice, targets, axis_name)
+        gain = measure(state.gain, is_on, is_scored, choice, targets)
         new = AdaptiveState(train, learnt, key, gain, state.num_steps + 1)
-        size, vr = effective_sample_size(selection.weights), variance_reduction(gain)
+        size, vr = effective_sample_size(lesson[-1]), variance_reduction(gain)
         return new, AdaptiveInfo(aux, selection, size, vr, is_on)
 
     return AdaptiveStep(init, step)
@@ -229,50 +238,51 @@ def _ways(
 ) -> tuple[Callable[[Array], _Choice], Callable[[Array], _Choice]]:
     """To choose by scores, and uniformly without them; both give the same types."""
     known, train = jax.lax.stop_gradient((state.scorer, state.train))
-    alike = jnp.ones(is_valid.shape, jnp.float32)
-    size = len(jax.eval_shape(selector, key, alike, is_valid).indices)
+    ones = jnp.ones(is_valid.shape, jnp.float32)
+    size = len(jax.eval_shape(selector, key, ones, is_valid).indices)
     axes = frozenset[str]().union(
         *map(varying_axes, jax.tree.leaves((candidates, is_valid, key)))
     )
 
-    def choice(*fields: Any) -> _Choice:
-        return jax.tree.map(lambda x: vary_over(jnp.asarray(x), axes), _Choice(*fields))
+    def alike(tree: Any) -> Any:
+        """To ``shard_map``, whose branches must have one type."""
+        return jax.tree.map(lambda x: vary_over(x, axes), tree)
 
     def plain() -> Selection:
-        return systematic(size)(key, alike, is_valid)  # without repeats, weights 1
+        return alike(_plain(key, is_valid, size))
 
     def by_scores(is_on: Array) -> _Choice:
         encoded = scorer.encode(known, candidates)
         scores = scorer.score(known, encoded, train, candidates)
-        followed = selector(key, scores, is_valid)
-        selection = jax.tree.map(partial(jnp.where, is_on), followed, plain())
+        by_them = alike(selector(key, scores, is_valid))
+        selection = jax.lax.cond(is_on, lambda: by_them, plain)
         chosen = take(encoded, selection.indices)
-        return choice(selection, chosen, followed.probabilities)
+        return alike(_Choice(selection, chosen, by_them.probabilities))
 
     def uniformly(is_on: Array) -> _Choice:
         del is_on  # it is off
         selection = plain()
         chosen = scorer.encode(known, take(candidates, selection.indices))
-        return choice(selection, chosen, selection.probabilities)
+        return alike(_Choice(selection, chosen, selection.probabilities))
 
     return by_scores, uniformly
 
 
-def _measured(
-    gain: Gain,
-    is_scored: Array,
-    choice: _Choice,
-    targets: Array,
-    axis_name: AxisName | None,
-) -> Gain:
-    """The gain, if there were scores; over all devices."""
-    new = gain_update(gain, choice.selection, targets, choice.probabilities)
-    new = jax.tree.map(partial(jnp.where, is_scored), new, gain)
-    if axis_name is None:
-        return new
-    uniform, scores = jax.lax.pmean((new.uniform, new.scores), axis_name)
-    num_new = jax.lax.psum(new.num_ignored - gain.num_ignored, axis_name)
-    return Gain(uniform, scores, gain.num_ignored + num_new)
+def _plain(key: Array, is_valid: Array, size: int) -> Selection:
+    """Valid candidates without scores: all alike, none twice, with weights of 1."""
+    m = is_valid.shape[0]
+    draws = jnp.where(is_valid, jax.random.uniform(key, (m,), jnp.float32), -1)
+    room = (0, max(size - m, 0))
+    best, indices = jax.lax.top_k(jnp.pad(draws, room, constant_values=-1), size)
+    is_there = best >= 0
+    weights = is_there * (size / jnp.maximum(jnp.sum(is_there, dtype=jnp.float32), 1))
+    p = is_valid / jnp.maximum(jnp.sum(is_valid, dtype=jnp.float32), 1)
+    indices = jnp.where(is_there, indices, m).astype(jnp.int32)
+    return Selection(indices, weights, p)
+
+
+def _select(condition: Array, a: Any, b: Any) -> Any:
+    return jax.tree.map(partial(jnp.where, condition), a, b)
 
 
 # ---- devices ------------------------------------------------------------------------
@@ -283,6 +293,15 @@ def _own(key: Array, axis_name: AxisName | None) -> Array:
     if axis_name is None:
         return key
     return jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+
+
+def _averaged(new: Gain, old: Gain, axis_name: AxisName | None) -> Gain:
+    """Over all devices, so that they switch together."""
+    if axis_name is None:
+        return new
+    uniform, scores = jax.lax.pmean((new.uniform, new.scores), axis_name)
+    num_new = jax.lax.psum(new.num_ignored - old.num_ignored, axis_name)
+    return Gain(uniform, scores, old.num_ignored + num_new)
 
 
 def _gathered(tree: Any, axis_name: AxisName | None) -> Any:

@@ -133,9 +133,10 @@ def threshold_step(
         m = num_examples(fn, candidates)
         _require_room(fn, size, m)
         of_scorer, of_steps = jax.random.split(key)
-        known = jax.tree.map(jnp.array, scorer.init(of_scorer))  # a caller may donate
+        known = scorer.init(of_scorer)
         encoded = jax.eval_shape(scorer.encode, known, candidates)
         carry = carry_init((candidates, encoded), size + m)
+        known, carry = jax.tree.map(jnp.array, (known, carry))  # a caller may donate
         zero = jnp.zeros((), jnp.int32)
         return ThresholdState(train_state, known, of_steps, carry, zero)
 

@@ -27,6 +27,7 @@ class L2(Family):
     width: float = field(metadata={"static": True})
     directions: Array  # f32[dim, num_tables * num_hashes], a / width
     shifts: Array  # f32[num_tables * num_hashes], in [0, 1)
+    origins: Array  # u32[num_tables * num_hashes], what interval 0 is numbered
 
     @property
     def num_buckets(self) -> int:
@@ -40,6 +41,8 @@ class L2(Family):
         # What overflows is defined: the ends of the line, and 0 for inf - inf.
         y = jnp.clip(jnp.nan_to_num(y, nan=0), -LARGEST, LARGEST)
         interval = jax.lax.bitcast_convert_type(y.astype(jnp.int32), jnp.uint32)
+        # Else the few intervals near 0 would meet in the same buckets of every table.
+        interval = interval + self.origins[None]
         interval = interval.reshape(len(y), self.num_tables, self.num_hashes)
         return joined(jnp.moveaxis(interval, 2, 0), self.num_bits)
 
@@ -93,9 +96,10 @@ def l2(
         fn, dim=dim, num_tables=num_tables, num_hashes=num_hashes, num_bits=num_bits
     )
     require_positive(fn, LARGEST, width=width)
-    along, by = jax.random.split(key)
+    along, by, first = jax.random.split(key, 3)
     m = num_tables * num_hashes
     directions = jax.random.normal(along, (dim, m), jnp.float32) / float(width)
     shifts = jax.random.uniform(by, (m,), jnp.float32)
+    origins = jax.random.bits(first, (m,), jnp.uint32)
     sizes = int(dim), int(num_tables), int(num_hashes), int(num_bits)
-    return L2(*sizes, float(width), directions, shifts)
+    return L2(*sizes, float(width), directions, shifts, origins)

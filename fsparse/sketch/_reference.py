@@ -15,15 +15,19 @@ Array = jax.Array
 def update(cells: Array, values: Array, factor: Array, table: Array) -> tuple[Array]:
     """``factor table``, with ``values[e]`` added in cell ``cells[e, r]`` of row ``r``.
 
+    The rows of all sketches follow each other.
+
     Args:
       cells: ``i32[g, b, R]``; one outside ``[0, n)`` adds nothing.
       values: ``f32[g, b, 1 + m]``.
       factor: ``f32[g]``.
-      table: ``f32[g, R, n, 1 + m]``.
+      table: ``f32[g R, n, 1 + m]``.
     """
-    scaled = table * factor[:, None, None, None]
+    g, _, r = cells.shape
+    scaled = table.reshape(g, r, *table.shape[1:]) * factor[:, None, None, None]
     each = values[:, :, None, :]
-    return (scaled.at[_places(cells, table.shape[2])].add(each, mode="drop"),)
+    added = scaled.at[_places(cells, table.shape[1])].add(each, mode="drop")
+    return (added.reshape(table.shape),)
 
 
 def query(

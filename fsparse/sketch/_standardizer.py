@@ -13,10 +13,10 @@ Array = jax.Array
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Standardizer:
-    """``(x - mean) * scale``, made by :func:`standardizer`."""
+    """``(x - mean) / std``, made by :func:`standardizer`."""
 
     mean: Array  # f32[d]
-    scale: Array  # f32[d], 0 for coordinates that are constant
+    std: Array  # f32[d], infinite for coordinates that are constant
 
     def __call__(self, x: Array) -> Array:
         """``f32[..., d]`` of rows ``f32[..., d]`` or ``bf16[..., d]``."""
@@ -30,8 +30,8 @@ class Standardizer:
             x=x,
         )
         lead = (1,) * (x.ndim - 1)
-        mean, scale = (a.reshape(*lead, -1) for a in (self.mean, self.scale))
-        return (x.astype(jnp.float32) - mean) * scale
+        mean, std = (a.reshape(*lead, -1) for a in (self.mean, self.std))
+        return (x.astype(jnp.float32) - mean) / std
 
 
 def standardizer(sample: Array) -> Standardizer:
@@ -65,15 +65,15 @@ def standardizer(sample: Array) -> Standardizer:
     x = x.astype(jnp.float32)
     is_row = jnp.all(jnp.isfinite(x), axis=1, keepdims=True)
     n = jnp.maximum(jnp.sum(is_row), 1).astype(jnp.float32)
-    # Shares first, and units of the largest: nothing overflows.
-    largest = jnp.max(jnp.where(is_row, jnp.abs(x), 0), axis=0)
-    unit = jnp.where(largest > 0, largest, 1)[None]
-    part = jnp.where(is_row, x / unit, 0)
-    mean = jnp.sum(part, axis=0) / n
-    off = jnp.where(is_row, part - mean[None], 0)
-    std = jnp.sqrt(jnp.sum(off**2, axis=0) / n)
     high = jnp.max(jnp.where(is_row, x, -jnp.inf), axis=0)
     low = jnp.min(jnp.where(is_row, x, jnp.inf), axis=0)
-    varies = high > low
-    scale = jnp.where(varies, 1 / jnp.where(varies, std, 1), 0) / unit[0]
-    return Standardizer(mean * unit[0], scale)
+    # In units of the largest value: no square overflows.
+    unit = jnp.maximum(jnp.abs(high), jnp.abs(low))
+    is_varied = (high > low) & (unit > 0)
+    unit = jnp.where(is_varied, unit, 1)
+    part = jnp.where(is_row, x / unit[None], 0)
+    mean = jnp.sum(part, axis=0) / n
+    off = jnp.where(is_row, part - mean[None], 0)
+    std = jnp.sqrt(jnp.sum(off * off, axis=0) / n)
+    std = jnp.where(is_varied & (std * unit > 0), std * unit, jnp.inf)
+    return Standardizer(mean * unit, std)

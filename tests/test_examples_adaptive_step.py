@@ -1,0 +1,25 @@
+"""The example of a wrapped step: it learns, and its scores pay."""
+
+import re
+
+import pytest
+from example_cases import example, finish, launch
+
+adaptive_step = example("adaptive_step")
+
+
+def test_it_learns_and_the_scores_pay(tmp_path):
+    status, out, err = finish(launch("adaptive_step.py", "--steps", 600, cwd=tmp_path))
+    assert status == 0, err
+    lines = re.findall(r"^step \d+: loss ([\d.]+), .* divided by ([\d.]+)$", out, re.M)
+    (first, _), *_, (last, reduction) = [tuple(map(float, line)) for line in lines]
+    assert len(lines) == 6
+    assert last < first / 2
+    assert reduction > 1.2
+
+
+def test_help_shows_a_command(capsys):
+    with pytest.raises(SystemExit) as ended:
+        adaptive_step.main(["--help"])
+    assert ended.value.code == 0
+    assert "python examples/adaptive_step.py" in capsys.readouterr().out
