@@ -65,7 +65,7 @@ def fashion_mnist(options: Options) -> Problem:
         return cells.mean((2, 4)).reshape(len(inputs), -1)
 
     model = sampling_models.dense((splits.num_features, 256, 128, 10))
-    return of_arrays(splits, options, model, key, batch=64, rate=1e-3)
+    return of_arrays(splits, options, model, key, batch=64, rate=1e-3, num_bits=12)
 
 
 def letter(options: Options) -> Problem:

@@ -33,6 +33,7 @@ SCORED = (
     "exact_nw",
     "nw",
     "nw_norm",
+    "nw_square",
 )
 METHODS = (*PLAIN, *SCORED, PAPER, INFOBATCH)
 REVISITING = ("cache", INFOBATCH)  # know examples by their place in the data
@@ -49,7 +50,7 @@ class Sampling(NamedTuple):
     min_gain: float | None = 1.0  # below, the off-switch draws uniformly
     warmup: int = 20  # steps
     selector: str = "priority"
-    decay: float = 0.995
+    decay: float = 0.999
 
 
 class TrainState(NamedTuple):
@@ -162,6 +163,8 @@ def scorer_of(name: str, problem: Problem, sampling: Sampling) -> tuple[Scorer, 
             return sliced(), "losses"
         case "nw_norm":
             return sliced(), "norms"
+        case "nw_square":
+            return of_squares(sliced()), "losses"
     raise ValueError(f"methods must be of {', '.join(METHODS)}; got {name!r}.")
 
 
@@ -195,6 +198,22 @@ def random_score() -> Scorer:
         return jax.random.split(key, 1)[0]
 
     return Scorer(lambda key: key, lambda key, batch: (), score, update)
+
+
+def of_squares(scorer: Scorer) -> Scorer:
+    """The root of the mean squared target.
+
+    Of all chances that depend on what a scorer keeps examples by, these make the second
+    moment of the weighted targets least.
+    """
+
+    def score(*args: Any) -> Array:
+        return jnp.sqrt(jnp.maximum(scorer.score(*args), 0))
+
+    def update(state: Any, encoded: Any, targets: Array, weights: Array) -> Any:
+        return scorer.update(state, encoded, targets**2, weights)
+
+    return scorer._replace(score=score, update=update)
 
 
 def loop_of(name: str, problem: Problem, sampling: Sampling) -> Loop:
