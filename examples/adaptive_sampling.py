@@ -21,6 +21,7 @@ hashing, scoring, selecting, training and updating, after compilation.
   loss, gradient_norm a forward pass of all candidates; Katharopoulos and Fleuret 2018
   exact_nw            Nadaraya-Watson regression of the loss, in the class, exactly
   nw, nw_norm         the same by a sketch sliced by class, of losses or gradient norms
+  nw_square           the same, the root of the mean squared loss
   nw_paper            a sketch of the loss given x alone, and a threshold
 
 --json has a row a run: data, method, setting, seed, lr, accuracy (or what `metric`

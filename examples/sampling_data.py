@@ -1,6 +1,7 @@
 """Problems for the comparison of samplers: data, a model, and what is hashed."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +16,7 @@ from fsparse.data import DenseSplits, Splits
 Array = jax.Array
 _KEY_WIDTH = 32  # of the random projection of sparse inputs
 _SAMPLE = 4096  # rows by which keys are standardised
+_KEYS_AT_ONCE = 2**16
 _POOL = 4  # pixels of an image's side that are averaged for its key
 _SIDE = 28
 _MAX_WORDS = 160  # of an article, the heaviest
@@ -40,7 +42,6 @@ class Problem(NamedTuple):
     test: Batch
     num_classes: int
     batch: int  # b
-    key_of: Callable[[Batch], Array]  # f32[m, key_dim], standardised
     key_dim: int
     num_bits: int
     num_slices: int
@@ -64,14 +65,14 @@ def fashion_mnist(options: Options) -> Problem:
         cells = inputs.reshape(-1, _SIDE // _POOL, _POOL, _SIDE // _POOL, _POOL)
         return cells.mean((2, 4)).reshape(len(inputs), -1)
 
-    model = sampling_models.dense((splits.num_features, 256, 128, 10))
-    return of_arrays(splits, options, model, key, batch=64, rate=1e-3)
+    model = sampling_models.dense((splits.num_features, 512, 256, 10))
+    return of_arrays(splits, options, model, key, batch=64, rate=1e-3, num_bits=12)
 
 
 def letter(options: Options) -> Problem:
     """Letters by 16 numbers, which are the key."""
     splits = data.load_dense("letter")
-    model = sampling_models.dense((splits.num_features, 128, 128, 26))
+    model = sampling_models.dense((splits.num_features, 400, 400, 26))
     return of_arrays(splits, options, model, None, batch=8, rate=4e-3, epoch_steps=8000)
 
 
@@ -89,7 +90,7 @@ def ctr(options: Options) -> Problem:
     rows = options.rows or 2_000_000
     splits = data.load_dense("ctr", num_rows=rows)
     model = sampling_models.of_table(
-        splits.num_features, 16, (128, 64, 2), num_fields=9, ranked=True
+        splits.num_features, 16, (400, 400, 400, 2), num_fields=9, ranked=True
     )
     options = options._replace(test_examples=5 * options.test_examples)
     return of_arrays(
@@ -212,32 +213,39 @@ def assemble(
     held_out = min(len(order) // 10, options.test_examples)
     kept, validation = order[held_out:], order[:held_out]
     some = rng.permutation(len(judged[1]))[: options.test_examples]
-    train = batch_of(inputs, labels, kept, in_training=True)
     raw_key = raw_key or (lambda inputs: inputs)
-    sample = jax.tree.map(lambda x: x[:_SAMPLE], train.inputs)
+    sample = jax.tree.map(lambda x: jnp.asarray(x[kept[:_SAMPLE]]), inputs)
     scale = sketch.standardizer(raw_key(sample))
+    batch = partial(batch_of, jax.jit(lambda inputs: scale(raw_key(inputs))))
     facts = {"metric": "accuracy", "num_bits": 8, **facts}
     facts["batch"] = options.batch or facts["batch"]
     return Problem(
         name=name,
         model=model,
-        train=train,
-        validation=batch_of(inputs, labels, validation),
-        test=batch_of(*judged, some),
+        train=batch(inputs, labels, kept, in_training=True),
+        validation=batch(inputs, labels, validation),
+        test=batch(*judged, some),
         num_classes=num_classes,
-        key_of=lambda batch: scale(raw_key(batch.inputs)),
         key_dim=scale.mean.shape[0],
         **facts,
     )
 
 
 def batch_of(
-    inputs: Any, labels: np.ndarray, at: np.ndarray, *, in_training: bool = False
+    key: Callable[[Any], Array],
+    inputs: Any,
+    labels: np.ndarray,
+    at: np.ndarray,
+    *,
+    in_training: bool = False,
 ) -> Batch:
-    """Examples on the device; those that are not trained on have no place."""
+    """Examples on the device, keys too; those not trained on have no place."""
     index = np.arange(len(at)) if in_training else np.full(len(at), -1)
     taken = jax.tree.map(lambda x: jnp.asarray(x[at]), inputs)
-    return Batch(taken, jnp.asarray(labels[at]), jnp.asarray(index, jnp.int32))
+    starts = range(0, len(at), _KEYS_AT_ONCE)
+    parts = [jax.tree.map(lambda x: x[i : i + _KEYS_AT_ONCE], taken) for i in starts]  # noqa: B023
+    keys = jnp.concatenate([key(part) for part in parts])
+    return Batch(taken, jnp.asarray(labels[at]), jnp.asarray(index, jnp.int32), keys)
 
 
 def random_signs(bags: Bags) -> Array:

@@ -33,6 +33,7 @@ SCORED = (
     "exact_nw",
     "nw",
     "nw_norm",
+    "nw_square",
 )
 METHODS = (*PLAIN, *SCORED, PAPER, INFOBATCH)
 REVISITING = ("cache", INFOBATCH)  # know examples by their place in the data
@@ -49,7 +50,7 @@ class Sampling(NamedTuple):
     min_gain: float | None = 1.0  # below, the off-switch draws uniformly
     warmup: int = 20  # steps
     selector: str = "systematic"
-    decay: float = 0.995
+    decay: float = 0.999
 
 
 class TrainState(NamedTuple):
@@ -133,7 +134,7 @@ def scorer_of(name: str, problem: Problem, sampling: Sampling) -> tuple[Scorer, 
     sliced = partial(
         adaptive.sketched,
         family_of(problem),
-        problem.key_of,
+        key_of,
         label_of,
         num_slices=problem.num_slices,
         decay=sampling.decay,
@@ -156,13 +157,20 @@ def scorer_of(name: str, problem: Problem, sampling: Sampling) -> tuple[Scorer, 
         case "exact_nw":
             family = family_of(problem)
             return adaptive.exact_kernel(
-                family, problem.key_of, label_of, capacity=_CAPACITY
+                family, key_of, label_of, capacity=_CAPACITY
             ), "losses"
         case "nw":
             return sliced(), "losses"
         case "nw_norm":
             return sliced(), "norms"
+        case "nw_square":
+            return of_squares(sliced()), "losses"
     raise ValueError(f"methods must be of {', '.join(METHODS)}; got {name!r}.")
+
+
+def key_of(batch: Batch) -> Array:
+    """What is hashed, which is prepared with the data; the hashing is not."""
+    return batch.keys
 
 
 def family_of(problem: Problem) -> lsh.Family:
@@ -195,6 +203,22 @@ def random_score() -> Scorer:
         return jax.random.split(key, 1)[0]
 
     return Scorer(lambda key: key, lambda key, batch: (), score, update)
+
+
+def of_squares(scorer: Scorer) -> Scorer:
+    """The root of the mean squared target.
+
+    Of all chances that depend on what a scorer keeps examples by, these make the second
+    moment of the weighted targets least.
+    """
+
+    def score(*args: Any) -> Array:
+        return jnp.sqrt(jnp.maximum(scorer.score(*args), 0))
+
+    def update(state: Any, encoded: Any, targets: Array, weights: Array) -> Any:
+        return scorer.update(state, encoded, targets**2, weights)
+
+    return scorer._replace(score=score, update=update)
 
 
 def loop_of(name: str, problem: Problem, sampling: Sampling) -> Loop:
@@ -277,7 +301,7 @@ def paper(problem: Problem) -> Loop:
     init, paper_step = adaptive.paper_step(
         partial(train_step, problem, "losses"),
         family_of(problem),
-        problem.key_of,
+        key_of,
         size=problem.batch,
         tau=lambda scores, is_valid: jnp.quantile(scores, quantile),
         prob=prob,
@@ -292,7 +316,7 @@ def paper(problem: Problem) -> Loop:
         size = adaptive.effective_sample_size(info.weights)
         return state, Facts(problem.batch * is_trained, size, jnp.float32(1))
 
-    scorer = adaptive.sketched(family_of(problem), problem.key_of, prior=0.0, decay=1.0)
+    scorer = adaptive.sketched(family_of(problem), key_of, prior=0.0, decay=1.0)
     return Loop(problem.batch, RATIO, init, step, scorer)
 
 

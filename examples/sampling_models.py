@@ -37,6 +37,7 @@ class Batch(NamedTuple):
     inputs: Any  # f32[m, d] or Bags
     labels: Array  # i32[m]
     index: Array  # i32[m], the place in the training data
+    keys: Array  # f32[m, key_dim], standardised: what sketches hash
 
 
 class Outcome(NamedTuple):
