@@ -22,6 +22,8 @@ class Row(NamedTuple):
     failure_median: float
     bound_local: float
     bound: float
+    rate_local: float
+    rate: float
     sketches: int
 
 
@@ -97,13 +99,16 @@ def tail(ax: Any, rows: list[Row]) -> None:
         r = np.array([row.rows for row in line], float)
         for field, style in (("failure", "o-"), ("failure_median", "x:")):
             share = np.array([getattr(row, field) for row in line])
-            label = (
-                f"{bits} bits, {'median' if 'median' in field else 'ratio of means'}"
-            )
+            label = f"{bits} bits{', medians' if 'median' in field else ''}"
             ax.plot(r[share > 0], share[share > 0], style, color=f"C{i}", label=label)
-        for field, style in (("bound_local", "--"), ("bound", "-.")):
-            share = np.array([getattr(row, field) for row in line])
+        bounds = (
+            ("local", line[0].rate_local, 1, "--"),
+            ("bound", line[0].rate, 2, "-."),
+        )
+        for name, rate, factor, style in bounds:
+            r = np.geomspace(line[0].rows, 9 / max(rate, 1e-12), 200)
+            chance = np.minimum(factor * np.exp(-rate * r), 1)
             ax.plot(
-                r, share, style, color=f"C{i}", lw=0.8, label=f"{bits} bits, {field}"
+                r, chance, style, color=f"C{i}", lw=0.8, label=f"{bits} bits, {name}"
             )
-    ax.set(yscale="log", xlabel="rows R", ylabel="P(|error| > eps)")
+    ax.set(xscale="log", yscale="log", xlabel="rows R", ylabel="P(|error| > eps)")
