@@ -22,11 +22,13 @@ class Row(NamedTuple):
     failure_median: float
     bound_local: float
     bound: float
+    rate_local: float
+    rate: float
     sketches: int
 
 
 def plot(path: Path, rows: list[Row]) -> None:
-    """Errors against rows and bytes, and the tail: a line of panels a data set."""
+    """Errors by rows and by bytes, their tail, its bounds: a line for each data set."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -35,17 +37,18 @@ def plot(path: Path, rows: list[Row]) -> None:
     names = list(dict.fromkeys(row.data for row in rows))
     figure, axes = plt.subplots(
         len(names),
-        3,
-        figsize=(13, 3.6 * len(names)),
+        4,
+        figsize=(17, 3.6 * len(names)),
         layout="constrained",
         squeeze=False,
     )
     for line, name in zip(axes, names, strict=True):
         own = [row for row in rows if row.data == name]
-        for ax, draw in zip(line, (by_rows, by_bytes, tail), strict=True):
+        for ax, draw in zip(line, (by_rows, by_bytes, tail, bounds), strict=True):
             draw(ax, own)
             ax.set_title(name)
-            ax.legend(fontsize=7)
+            place = "center" if draw is bounds else "best"
+            ax.legend(fontsize=7, loc=place)
     figure.savefig(path, dpi=80)
     plt.close(figure)
 
@@ -92,18 +95,28 @@ def by_bytes(ax: Any, rows: list[Row]) -> None:
 
 
 def tail(ax: Any, rows: list[Row]) -> None:
-    """The chance of an error beyond eps, and what bounds promise with more rows."""
+    """The chance of an error beyond eps: a straight line falls exponentially."""
     for i, (bits, line) in enumerate(by_bits(rows).items()):
         r = np.array([row.rows for row in line], float)
         for field, style in (("failure", "o-"), ("failure_median", "x:")):
             share = np.array([getattr(row, field) for row in line])
-            label = (
-                f"{bits} bits, {'median' if 'median' in field else 'ratio of means'}"
-            )
+            label = f"{bits} bits{', medians' if 'median' in field else ''}"
             ax.plot(r[share > 0], share[share > 0], style, color=f"C{i}", label=label)
-        for field, style in (("bound_local", "--"), ("bound", "-.")):
-            share = np.array([getattr(row, field) for row in line])
-            ax.plot(
-                r, share, style, color=f"C{i}", lw=0.8, label=f"{bits} bits, {field}"
-            )
     ax.set(yscale="log", xlabel="rows R", ylabel="P(|error| > eps)")
+
+
+def bounds(ax: Any, rows: list[Row]) -> None:
+    """The same beside what bounds promise at the median query, with more rows."""
+    tail(ax, rows)
+    for i, (bits, line) in enumerate(by_bits(rows).items()):
+        promised = (
+            ("local", line[0].rate_local, 1, "--"),
+            ("bound", line[0].rate, 2, "-."),
+        )
+        for name, rate, factor, style in promised:
+            r = np.geomspace(line[0].rows, 9 / max(rate, 1e-12), 200)
+            chance = np.minimum(factor * np.exp(-rate * r), 1)
+            ax.plot(
+                r, chance, style, color=f"C{i}", lw=0.8, label=f"{bits} bits, {name}"
+            )
+    ax.set(xscale="log")

@@ -48,8 +48,9 @@ _BLOCK = 50  # single queries
 _ENTRY_BYTES = 4.25  # of an inserted entry, with the slots kept free
 _TRAINED_TABLES = 32  # fewer, which leaves room for inserted labels
 # (num_probes, share of the neurons scored), the cheaper ones first.
-_SEARCHES = [(1, 0.0025), (1, 0.005), (2, 0.0025), (2, 0.005), (2, 0.01), (4, 0.005)]
-_SEARCHES += [(4, 0.01), (2, 0.02), (4, 0.02), (8, 0.02), (16, 0.02)]
+_SEARCHES = [(1, 0.0025), (1, 0.005), (2, 0.0025), (2, 0.005), (3, 0.0025)]
+_SEARCHES += [(3, 0.005), (2, 0.01), (4, 0.005), (4, 0.01), (2, 0.02), (4, 0.02)]
+_SEARCHES += [(8, 0.02), (16, 0.02)]
 CONSOLE = rich.console.Console(stderr=True)
 
 

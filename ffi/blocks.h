@@ -1,4 +1,4 @@
-// Runs a batch of matrix products block by block on the pool.
+// Runs a batch of matrix products, or what needs one, block by block on the pool.
 #ifndef FSPARSE_BLOCKS_H_
 #define FSPARSE_BLOCKS_H_
 
@@ -22,31 +22,46 @@ inline int64_t EvenPart(int64_t total, int64_t most, int64_t tile) {
 // Blocks wanted for each thread, so that the last ones do not leave a thread idle long.
 constexpr int64_t kBlocksPerThread = 4;
 
-// For each g < groups: out(g)[m, n] = product of a(g) and b(g), summed over `depth`.
-template <typename OperandA, typename OperandB>
-void ParallelGemm(ffi::ThreadPool& pool, const Kernels& kernels, int64_t groups,
-                  int64_t m, int64_t n, int64_t depth, const OperandA& a,
-                  const OperandB& b, float* out) {
-  const int64_t block_n = EvenPart(n, kernels.max_block_n, kernels.tile_n);
+// A batch of products [m, n], summed over `depth`.
+struct Products {
+  int64_t groups, m, n, depth;
+};
+
+// Calls fn(g, block) for blocks that cover the products of all groups g, of at most
+// block_n columns, which the kernels must be able to take.
+template <typename Fn>
+void ParallelBlocks(ffi::ThreadPool& pool, const Kernels& kernels, Products products,
+                    int64_t block_n, const Fn& fn) {
+  const auto [groups, m, n, depth] = products;
   const int64_t blocks_n = (n + block_n - 1) / block_n;
   const int64_t wanted = kBlocksPerThread * std::max<int64_t>(1, pool.num_threads());
   const int64_t most_m = m * groups * blocks_n / wanted;
   const int64_t block_m = EvenPart(
       m, std::clamp(most_m, 4 * kernels.tile_m, kernels.max_block_m), kernels.tile_m);
   const int64_t blocks_m = (m + block_m - 1) / block_m;
-  auto run = [&](int64_t begin, int64_t end) {
-    float* scratch = Scratch(kernels.scratch_floats);
+  auto run = [&, m = m, n = n, depth = depth](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       const int64_t g = t / (blocks_m * blocks_n);
       const int64_t j0 = t / blocks_m % blocks_n * block_n;
       const int64_t i0 = t % blocks_m * block_m;
-      const Block block{i0, std::min(block_m, m - i0), j0, std::min(block_n, n - j0),
-                        depth};
-      kernels.gemm(a(g), b(g), block, out + (g * m + i0) * n + j0, n, scratch);
+      fn(g, Block{i0, std::min(block_m, m - i0), j0, std::min(block_n, n - j0), depth});
     }
   };
   ParallelFor(pool, groups * blocks_m * blocks_n,
               GrainFor(2 * std::min(m, block_m) * std::min(n, block_n) * depth), run);
+}
+
+// For each g < groups: out(g)[m, n] = product of a(g) and b(g), summed over `depth`.
+template <typename OperandA, typename OperandB>
+void ParallelGemm(ffi::ThreadPool& pool, const Kernels& kernels, int64_t groups,
+                  int64_t m, int64_t n, int64_t depth, const OperandA& a,
+                  const OperandB& b, float* out) {
+  const int64_t block_n = EvenPart(n, kernels.max_block_n, kernels.tile_n);
+  auto run = [&](int64_t g, const Block& block) {
+    kernels.gemm(a(g), b(g), block, out + (g * m + block.i0) * n + block.j0, n,
+                 Scratch(kernels.scratch_floats));
+  };
+  ParallelBlocks(pool, kernels, {groups, m, n, depth}, block_n, run);
 }
 
 }  // namespace fsparse

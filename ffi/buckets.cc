@@ -102,10 +102,4 @@ void TableState::InsertEntry(int32_t id, uint16_t code, int32_t most) {
   }
 }
 
-bool AnyRowNowhere(const uint16_t* codes, int64_t num_rows) {
-  uint16_t most = 0;  // a maximum, since the compiler makes vectors of that
-  for (int64_t i = 0; i < num_rows; ++i) most = std::max(most, codes[i]);
-  return most == kNowhere;
-}
-
 }  // namespace fsparse

@@ -54,9 +54,6 @@ struct TableState {
   void InsertEntry(int32_t id, uint16_t code, int32_t most);
 };
 
-// Whether any row is stored nowhere; it may have inserted entries left.
-bool AnyRowNowhere(const uint16_t* codes, int64_t num_rows);
-
 }  // namespace fsparse
 
 #endif  // FSPARSE_BUCKETS_H_

@@ -1,10 +1,12 @@
 // Compiled once for each instruction set, with FSPARSE_LEVEL naming it.
 #include "kernels.h"
 
+#include "counters.h"
 #include "gemm.h"
 #include "optimizers.h"
 #include "rounding.h"
 #include "rows.h"
+#include "signs.h"
 #include "topk.h"
 
 #define FSPARSE_STRING_(x) #x
@@ -34,7 +36,12 @@ const Kernels kKernels = {
     AdamCatchUpRow,
     WidenRow,
     RoundRow,
+    PackSigns,
+    AllFinite,
     MergeTopK,
+    {CountAtLeast<uint8_t>, PickBetween<uint8_t>},
+    {CountAtLeast<uint16_t>, PickBetween<uint16_t>},
+    {CountAtLeast<uint32_t>, PickBetween<uint32_t>},
 };
 
 }  // namespace fsparse::FSPARSE_LEVEL

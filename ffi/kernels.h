@@ -1,8 +1,8 @@
 // The kernels' interface: plain pointers and sizes, no Python, no XLA, no threads.
 //
-// Every function here has one implementation (gemm.h, rows.h, topk.h,
-// optimizers.h, rounding.h) that kernels.cc compiles once for each instruction set;
-// `Dispatch()` returns the set to use. For a given set the bits of a result never
+// Every function here has one implementation (gemm.h, rows.h, topk.h, optimizers.h,
+// rounding.h, counters.h, signs.h) that kernels.cc compiles once for each instruction
+// set; `Dispatch()` returns the set to use. For a given set the bits of a result never
 // depend on how the caller splits the work.
 #ifndef FSPARSE_KERNELS_H_
 #define FSPARSE_KERNELS_H_
@@ -57,6 +57,21 @@ struct MissedSteps {
 struct RoundingKey {
   const uint32_t* seed;  // [2]
   uint32_t row, slot;    // slot: 0 for a table, 1, 2, ... for its moments
+};
+
+// Counters of rows, [num_rows rounded up to whole lines]. Only the lines listed, by
+// rising number, are looked at.
+constexpr int32_t kLineRows = 64;
+template <typename Count>
+struct CounterKernels {
+  // How many counters are at least `least`.
+  int64_t (*count_at_least)(const Count* counters, const int32_t* lines,
+                            int64_t num_lines, Count least);
+  // Writes the rows whose counters lie in [least, most], rising, and returns how many.
+  // Stops after the line in which `limit` is reached: fewer than kLineRows too many.
+  int64_t (*pick_between)(const Count* counters, const int32_t* lines,
+                          int64_t num_lines, Count least, Count most, int64_t limit,
+                          int32_t* rows);
 };
 
 struct Kernels {
@@ -120,11 +135,21 @@ struct Kernels {
   void (*widen_row)(const uint16_t* from, int64_t d, float* to);
   void (*round_row)(const float* from, int64_t d, RoundingKey key, uint16_t* to);
 
+  // Bit c % 8 of bits[c / 8] is x[c] > 0, for c < n; 2 ceil(n / 16) bytes are written.
+  void (*pack_signs)(const float* x, int64_t n, uint8_t* bits);
+
+  // Whether no x[c] is NaN or infinite.
+  bool (*all_finite)(const float* x, int64_t n);
+
   // Merges scores[0..n), which belong to ids first_id, first_id + 1, ..., into a list
   // of the k best kept in descending order; of equal scores the first seen stays ahead.
   // Scores that are NaN or -inf are never taken.
   void (*merge_top_k)(const float* scores, int64_t n, int32_t first_id, int64_t k,
                       float* best_scores, int32_t* best_ids);
+
+  CounterKernels<uint8_t> counters_u8;
+  CounterKernels<uint16_t> counters_u16;
+  CounterKernels<uint32_t> counters_u32;
 };
 
 // The kernels for this CPU, or those that the environment variable FSPARSE_CPU_LEVEL

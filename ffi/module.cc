@@ -39,6 +39,7 @@ nb::dict Registrations() {
   table["fsparse_sketch_update"] = Capsule(FsparseSketchUpdate);
   table["fsparse_sketch_query"] = Capsule(FsparseSketchQuery);
   table["fsparse_first_distinct"] = Capsule(FsparseFirstDistinct);
+  table["fsparse_sign_codes"] = Capsule(FsparseSignCodes);
   return table;
 }
 

@@ -9,6 +9,9 @@
 
 #include <cstdint>
 #include <cstring>
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
 
 namespace fsparse::FSPARSE_LEVEL {
 
@@ -41,6 +44,21 @@ inline float SumLanes(Vec v) {
     for (int i = 0; i < half; ++i) lane[i] += lane[i + half];
   }
   return lane[0];
+}
+
+// Bit i is set where lane i is greater than 0.
+inline uint32_t PositiveLanes(Vec v) {
+#if defined(__AVX512F__)
+  return _mm512_cmp_ps_mask(v, Vec{}, _CMP_GT_OQ);
+#elif defined(__AVX2__)
+  return _mm256_movemask_ps(reinterpret_cast<Vec>(v > Vec{}));
+#elif defined(__SSE2__)
+  return _mm_movemask_ps(reinterpret_cast<Vec>(v > Vec{}));
+#else
+  uint32_t bits = 0;
+  for (int i = 0; i < kLanes; ++i) bits |= uint32_t{v[i] > 0} << i;
+  return bits;
+#endif
 }
 
 inline int64_t Min(int64_t a, int64_t b) { return a < b ? a : b; }

@@ -1,136 +1,213 @@
 #include "votes.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "buckets.h"
 
 namespace fsparse {
 namespace {
 
-constexpr int64_t kBits = 64;
 constexpr int64_t kBytesPerLine = 64;
 
-// Calls fn for the set bits from `begin` to `end`, rising.
-template <typename Fn>
-void ForEachBit(const std::vector<uint64_t>& bits, int64_t begin, int64_t end,
-                const Fn& fn) {
-  for (int64_t word = begin / kBits; word * kBits < end; ++word) {
-    uint64_t rest = bits[word];
-    if (word * kBits < begin) rest &= ~uint64_t{0} << (begin - word * kBits);
-    for (; rest; rest &= rest - 1) {
-      const int64_t at = word * kBits + __builtin_ctzll(rest);
-      if (at >= end) return;
-      fn(at);
-    }
+template <typename Count>
+const CounterKernels<Count>& KernelsOf() {
+  const Kernels& kernels = *Dispatch();
+  if constexpr (sizeof(Count) == 1) {
+    return kernels.counters_u8;
+  } else if constexpr (sizeof(Count) == 2) {
+    return kernels.counters_u16;
+  } else {
+    return kernels.counters_u32;
   }
 }
 
-// Buckets lie far apart: the next one is asked for while this one is counted.
-__attribute__((always_inline)) inline void PrefetchBucket(const BucketsView& view,
-                                                          int32_t probe) {
-  const auto [entries, size] = view.Bucket(probe);
-  const char* line = reinterpret_cast<const char*>(entries);
-  const char* end = line + size * sizeof(int32_t);
+constexpr int64_t kProbesAtOnce = 256, kBucketsAhead = 4;
+
+__attribute__((always_inline)) inline void PrefetchEntries(Bucket bucket) {
+  const char* line = reinterpret_cast<const char*>(bucket.entries);
+  const char* end = line + bucket.size * sizeof(int32_t);
   for (; line < end; line += kBytesPerLine) __builtin_prefetch(line);
+}
+
+// Calls fn with the buckets of all probes. They lie far apart, as do their places: all
+// of these are asked for first, then the entries of a few buckets ahead.
+template <typename Fn>
+void ForEachBucket(const BucketsView& view, const int32_t* probes, int64_t count,
+                   const Fn& fn) {
+  Bucket buckets[kProbesAtOnce];
+  for (int64_t j = 0; j < count; ++j) view.PrefetchPlace(probes[j]);
+  for (int64_t j = 0; j < count; ++j) {
+    buckets[j] = view.At(probes[j]);
+    if (j < kBucketsAhead) PrefetchEntries(buckets[j]);
+  }
+  for (int64_t j = 0; j < count; ++j) {
+    if (j + kBucketsAhead < count) PrefetchEntries(buckets[j + kBucketsAhead]);
+    fn(buckets[j]);
+  }
 }
 
 }  // namespace
 
-// There is a level for no votes, and one for each vote that may come.
 template <typename Count>
-void Votes<Count>::Reserve(int64_t num_rows, int64_t more_votes) {
-  if (static_cast<int64_t>(votes_.size()) < num_rows) votes_.resize(num_rows);
-  at_least_.resize(std::max<uint64_t>(at_least_.size(), 1) + more_votes);
+void Votes<Count>::Reserve(int64_t num_lines) {
+  if (static_cast<int64_t>(lines_.size()) >= num_lines) return;
+  lines_.resize(num_lines);
+  is_touched_.resize(num_lines);
 }
 
+// A row has more votes than probes only in arrays that nobody built here.
 template <typename Count>
 void Votes<Count>::Add(const BucketsView& view, const int32_t* probes, int64_t count) {
-  Reserve(view.num_rows, count);
+  Reserve((view.num_rows + kLineRows - 1) / kLineRows);
+  most_ = std::min<int64_t>(most_ + count, std::numeric_limits<Count>::max());
   const uint32_t num_rows = view.num_rows;
-  Count* votes = votes_.data();
-  int32_t* at_least = at_least_.data();
-  const Count most = at_least_.size() - 1;  // but in arrays that nobody built here
-  for (int64_t j = 0; j < count; ++j) {
-    if (j + 1 < count) PrefetchBucket(view, probes[j + 1]);
-    const auto [entries, size] = view.Bucket(probes[j]);
-    const uint64_t used = touched_.size();
-    touched_.resize(used + size);
-    int32_t* end = touched_.data() + used;
-    for (int32_t i = 0; i < size; ++i) {
-      const int32_t id = entries[i];
-      if (static_cast<uint32_t>(id) >= num_rows || votes[id] == most) continue;
-      const Count now = ++votes[id];
-      ++at_least[now];
-      *end = id;
-      end += now == 1;
+  Count* counters = Counters();
+  uint8_t* is_touched = is_touched_.data();
+  auto add = [=](Bucket bucket) {
+    for (int32_t i = 0; i < bucket.size; ++i) {
+      const uint32_t id = bucket.entries[i];
+      if (id >= num_rows) continue;
+      ++counters[id];
+      is_touched[id / kLineRows] = 1;
     }
-    touched_.resize(end - touched_.data());
+  };
+  for (int64_t j = 0; j < count; j += kProbesAtOnce) {
+    ForEachBucket(view, probes + j, std::min(kProbesAtOnce, count - j), add);
   }
 }
 
 template <typename Count>
 void Votes<Count>::Take(Votes& other) {
-  Reserve(other.votes_.size(), other.at_least_.size());
-  for (const int32_t id : other.touched_) {
-    const Count more = other.votes_[id];
-    if (votes_[id] == 0) touched_.push_back(id);
-    for (Count v = 0; v < more; ++v) ++at_least_[++votes_[id]];
-    other.votes_[id] = 0;
+  Reserve(other.lines_.size());
+  most_ = std::min<int64_t>(most_ + other.most_, std::numeric_limits<Count>::max());
+  other.ListTouched();
+  for (const int32_t l : other.touched_) {
+    is_touched_[l] = 1;
+    for (int32_t i = 0; i < kLineRows; ++i) {
+      lines_[l].votes[i] += other.lines_[l].votes[i];
+    }
   }
-  other.touched_.clear();
-  other.at_least_.clear();
+  other.Clear();
 }
 
 template <typename Count>
-void Votes<Count>::Forget(const uint16_t* codes) {
-  for (const int32_t id : touched_) {
-    if (codes[id] != kNowhere) continue;
-    for (; votes_[id] > 0; --votes_[id]) --at_least_[votes_[id]];
+void Votes<Count>::Forget(const uint16_t* codes, int64_t num_rows) {
+  ListTouched();
+  for (const int64_t l : touched_) {
+    const int64_t first = l * kLineRows;
+    const int64_t size = std::min<int64_t>(kLineRows, num_rows - first);
+    for (int64_t i = 0; i < size; ++i) {
+      if (codes[first + i] == kNowhere) lines_[l].votes[i] = 0;
+    }
   }
 }
 
+// Those above the least number of votes are sorted; of those that have it there may be
+// many more than there is room for.
 template <typename Count>
 int64_t Votes<Count>::Rank(int64_t num_rows, int64_t start, int64_t k, int32_t* ids,
                            int32_t* votes) {
-  Reserve(num_rows, 1);
-  const int64_t found = at_least_[1];
-  int64_t most = at_least_.size() - 1;
-  while (most > 0 && at_least_[most] == 0) --most;
-
-  // Where the next row with each number of votes is written. Those beyond k do not fit.
-  std::vector<int64_t> next(most + 1, k);
-  int64_t least = most + 1;
-  while (least > 1 && (least > most || at_least_[least] < k)) {
-    --least;
-    next[least] = least == most ? 0 : at_least_[least + 1];
+  ListTouched();
+  const int64_t found = CountAtLeast(1);
+  const int64_t least = found > k ? LeastChosen(k) : 0;
+  int64_t at = WriteAbove(least, start, ids, votes);
+  if (least > 0) {
+    PickFrom(start, least, least, k - at);
+    std::copy_n(picked_.begin(), k - at, ids + at);
+    std::fill(votes + at, votes + k, static_cast<int32_t>(least));
+    at = k;
   }
-  chosen_.assign((num_rows + kBits - 1) / kBits, 0);
-  auto kept = touched_.begin();
-  for (const int32_t id : touched_) {
-    if (votes_[id] < least) {
-      votes_[id] = 0;
-    } else {
-      chosen_[id / kBits] |= uint64_t{1} << id % kBits;
-      *kept++ = id;
-    }
-  }
-  touched_.erase(kept, touched_.end());
-  std::fill(ids, ids + k, static_cast<int32_t>(num_rows));
-  std::fill(votes, votes + k, 0);
-  auto write = [&](int64_t id) {
-    const int64_t at = next[votes_[id]]++;
-    if (at >= k) return;
-    ids[at] = static_cast<int32_t>(id);
-    votes[at] = votes_[id];
-  };
-  ForEachBit(chosen_, start, num_rows, write);
-  ForEachBit(chosen_, 0, start, write);
-  for (const int32_t id : touched_) votes_[id] = 0;
-  touched_.clear();
-  at_least_.clear();
+  std::fill(ids + at, ids + k, static_cast<int32_t>(num_rows));
+  std::fill(votes + at, votes + k, 0);
+  Clear();
   return found;
 }
 
+template <typename Count>
+void Votes<Count>::ListTouched() {
+  touched_.clear();
+  for (uint64_t l = 0; l < is_touched_.size(); ++l) {
+    if (is_touched_[l]) touched_.push_back(static_cast<int32_t>(l));
+  }
+}
+
+template <typename Count>
+int64_t Votes<Count>::CountAtLeast(Count least) const {
+  return KernelsOf<Count>().count_at_least(lines_.data()->votes, touched_.data(),
+                                           touched_.size(), least);
+}
+
+// The most votes that k rows have, where more than k rows have any. It is far from the
+// most that there may be.
+template <typename Count>
+int64_t Votes<Count>::LeastChosen(int64_t k) const {
+  int64_t enough = 1, too_many = most_ + 1;
+  while (enough + 1 < too_many) {
+    const int64_t guess =
+        too_many > most_ ? std::min(2 * enough, most_) : (enough + too_many) / 2;
+    (CountAtLeast(static_cast<Count>(guess)) >= k ? enough : too_many) = guess;
+  }
+  return enough;
+}
+
+// At least `limit` of the rows with votes in [least, most], if there are so many, in
+// the order start, start + 1, ...
+template <typename Count>
+void Votes<Count>::PickFrom(int64_t start, Count least, Count most, int64_t limit) {
+  picked_.resize(2 * (limit + 2 * kLineRows));
+  auto pick = [&](int64_t begin, int64_t end, int64_t wanted, int32_t* rows) {
+    return rows + KernelsOf<Count>().pick_between(Counters(), touched_.data() + begin,
+                                                  end - begin, least, most, wanted,
+                                                  rows);
+  };
+  const int64_t num_lines = touched_.size();
+  const int64_t line =
+      std::lower_bound(touched_.begin(), touched_.end(), start / kLineRows) -
+      touched_.begin();
+  int32_t* rows = picked_.data();
+  int32_t* end = pick(line, num_lines, limit + kLineRows, rows);
+  int32_t* first = std::lower_bound(rows, end, start);
+  end = std::copy(first, end, rows);
+  const int64_t missing = limit - (end - rows);
+  if (missing > 0) {
+    int32_t* more = pick(0, std::min(line + 1, num_lines), missing, end);
+    end = std::lower_bound(end, more, start);
+  }
+  picked_.resize(end - rows);
+}
+
+// Writes the rows with more votes than `least`, and returns how many there are.
+template <typename Count>
+int64_t Votes<Count>::WriteAbove(int64_t least, int64_t start, int32_t* ids,
+                                 int32_t* votes) {
+  if (least == most_) return 0;
+  PickFrom(start, least + 1, std::numeric_limits<Count>::max(),
+           CountAtLeast(least + 1));
+  auto above = [&](int32_t id) {
+    return std::min<int64_t>(Counters()[id], most_) - least;
+  };
+  std::vector<int64_t> next(most_ + 2 - least, 0);  // where a number of votes begins
+  for (const int32_t id : picked_) ++next[above(id)];
+  for (int64_t v = most_ - least; v >= 0; --v) next[v] += next[v + 1];
+  for (const int32_t id : picked_) {
+    const int64_t at = next[above(id) + 1]++;
+    ids[at] = id;
+    votes[at] = static_cast<int32_t>(above(id) + least);
+  }
+  return picked_.size();
+}
+
+template <typename Count>
+void Votes<Count>::Clear() {
+  for (const int32_t l : touched_) {
+    lines_[l] = {};
+    is_touched_[l] = 0;
+  }
+  most_ = 0;
+}
+
+template class Votes<uint8_t>;
 template class Votes<uint16_t>;
 template class Votes<uint32_t>;
 

@@ -3,10 +3,16 @@
 #define FSPARSE_VOTES_H_
 
 #include <cstdint>
-#include <utility>
 #include <vector>
 
+#include "kernels.h"
+
 namespace fsparse {
+
+struct Bucket {
+  const int32_t* entries;
+  int32_t size;
+};
 
 // The buckets of all tables, read only. Bucket p is number p % num_buckets of table
 // p / num_buckets.
@@ -16,14 +22,25 @@ struct BucketsView {
   const int32_t* sizes;    // [num_tables, num_buckets]
   const int32_t* entries;  // [num_tables, capacity]
 
-  // The entries of a bucket; none if there is no such bucket, or it is not sound.
-  std::pair<const int32_t*, int32_t> Bucket(int64_t probe) const {
-    if (probe < 0 || probe >= num_tables * num_buckets) return {nullptr, 0};
-    const int64_t t = probe / num_buckets, c = probe % num_buckets;
-    const int64_t start = starts[t * (num_buckets + 1) + c];
+  bool Has(int64_t probe) const {
+    return probe >= 0 && probe < num_tables * num_buckets;
+  }
+  const int32_t* StartOf(int64_t probe) const {
+    return starts + probe + probe / num_buckets;
+  }
+  // Asks for what `At` reads.
+  __attribute__((always_inline)) void PrefetchPlace(int64_t probe) const {
+    if (!Has(probe)) return;
+    __builtin_prefetch(StartOf(probe));
+    __builtin_prefetch(sizes + probe);
+  }
+  // A bucket, without entries if there is none, or it is not sound.
+  Bucket At(int64_t probe) const {
+    if (!Has(probe)) return {nullptr, 0};
+    const int64_t start = *StartOf(probe);
     const int32_t size = sizes[probe];
     if (start < 0 || size < 0 || start + size > capacity) return {nullptr, 0};
-    return {entries + t * capacity + start, size};
+    return {entries + probe / num_buckets * capacity + start, size};
   }
 };
 
@@ -37,7 +54,7 @@ class Votes {
   // Adds other votes, and clears them.
   void Take(Votes& other);
   // Takes all votes from the rows whose codes say that they are stored nowhere.
-  void Forget(const uint16_t* codes);
+  void Forget(const uint16_t* codes, int64_t num_rows);
   // Writes the k rows with the most votes, most first. Equal ones come in the order
   // start, start + 1, ..., around the end of the table. Fills up with num_rows, and 0.
   // Clears the votes, and returns how many rows had any.
@@ -45,12 +62,24 @@ class Votes {
                int32_t* votes);
 
  private:
-  void Reserve(int64_t num_rows, int64_t most_votes);
+  struct alignas(kLineRows) Line {
+    Count votes[kLineRows];
+  };
 
-  std::vector<Count> votes_;       // [num_rows]
-  std::vector<int32_t> touched_;   // rows with votes, in any order
-  std::vector<int32_t> at_least_;  // at_least_[v] rows have v votes or more
-  std::vector<uint64_t> chosen_;   // a bit for each row, for `Rank`
+  void Reserve(int64_t num_lines);
+  Count* Counters() { return lines_.data()->votes; }
+  void ListTouched();
+  int64_t CountAtLeast(Count least) const;
+  int64_t LeastChosen(int64_t k) const;
+  void PickFrom(int64_t start, Count least, Count most, int64_t limit);
+  int64_t WriteAbove(int64_t least, int64_t start, int32_t* ids, int32_t* votes);
+  void Clear();
+
+  int64_t most_ = 0;  // votes that a row may have
+  std::vector<Line> lines_;
+  std::vector<uint8_t> is_touched_;  // whether a line may have votes
+  std::vector<int32_t> touched_;     // the lines that may, rising
+  std::vector<int32_t> picked_;      // rows
 };
 
 }  // namespace fsparse

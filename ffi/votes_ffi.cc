@@ -51,7 +51,7 @@ void CountAndRank(ffi::ThreadPool& pool, const BucketsView& view, const uint16_t
       } else {
         votes.Add(view, probes, q.count);
       }
-      if (codes) votes.Forget(codes);
+      if (codes) votes.Forget(codes, view.num_rows);
       out.num_found[g] = static_cast<int32_t>(votes.Rank(
           view.num_rows, q.start, q.k, out.ids + g * q.k, out.votes + g * q.k));
     }
@@ -63,7 +63,7 @@ void CountAndRank(ffi::ThreadPool& pool, const BucketsView& view, const uint16_t
 }
 
 ffi::Error Vote(ffi::ThreadPool pool, S32R2 probes, S32R1 start, S32R2 starts,
-                S32R2 sizes, S32R2 entries, U16R2 codes,
+                S32R2 sizes, S32R2 entries, U16R2 codes, S32R1 num_inserted,
                 ffi::ResultBufferR2<ffi::S32> ids, ffi::ResultBufferR2<ffi::S32> votes,
                 ffi::ResultBufferR1<ffi::S32> num_found) {
   const int64_t groups = probes.dimensions()[0], count = probes.dimensions()[1];
@@ -75,6 +75,7 @@ ffi::Error Vote(ffi::ThreadPool pool, S32R2 probes, S32R1 start, S32R2 starts,
                        {"starts.shape[1]", starts.dimensions()[1], buckets + 1},
                        {"entries.shape[0]", entries.dimensions()[0], tables},
                        {"codes.shape[0]", codes.dimensions()[0], tables},
+                       {"num_inserted.shape[0]", num_inserted.dimensions()[0], tables},
                        {"ids.shape[0]", ids->dimensions()[0], groups},
                        {"votes.shape[0]", votes->dimensions()[0], groups},
                        {"votes.shape[1]", votes->dimensions()[1], k},
@@ -86,12 +87,16 @@ ffi::Error Vote(ffi::ThreadPool pool, S32R2 probes, S32R1 start, S32R2 starts,
                          starts.typed_data(),
                          sizes.typed_data(),
                          entries.typed_data()};
-  const bool any_gone = tables > 0 && AnyRowNowhere(codes.typed_data(), n);
-  const uint16_t* gone = any_gone ? codes.typed_data() : nullptr;
+  const int32_t* inserted = num_inserted.typed_data();
+  const bool any =
+      std::any_of(inserted, inserted + tables, [](int32_t m) { return m; });
+  const uint16_t* gone = any ? codes.typed_data() : nullptr;
   const int64_t first = std::clamp<int64_t>(start.typed_data()[0], 0, n);
   const Question question{groups, count, probes.typed_data(), first, k};
   const Answer answer{ids->typed_data(), votes->typed_data(), num_found->typed_data()};
-  if (count <= UINT16_MAX) {
+  if (count <= UINT8_MAX) {
+    CountAndRank<uint8_t>(pool, view, gone, question, answer);
+  } else if (count <= UINT16_MAX) {
     CountAndRank<uint16_t>(pool, view, gone, question, answer);
   } else {
     CountAndRank<uint32_t>(pool, view, gone, question, answer);
@@ -110,6 +115,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(FsparseVote, Vote,
                                   .Arg<S32R2>(/*sizes: i32[l, r]*/)
                                   .Arg<S32R2>(/*entries: i32[l, c]*/)
                                   .Arg<U16R2>(/*codes: u16[l, n]*/)
+                                  .Arg<S32R1>(/*num_inserted: i32[l]*/)
                                   .Ret<ffi::BufferR2<ffi::S32>>(/*ids: i32[g, k]*/)
                                   .Ret<ffi::BufferR2<ffi::S32>>(/*votes: i32[g, k]*/)
                                   .Ret<ffi::BufferR1<ffi::S32>>(/*num_found: i32[g]*/));

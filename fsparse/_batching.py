@@ -4,6 +4,9 @@ Nothing is looped over and a weight table is never broadcast. A mapped table of 
 copies ``[s, n, d]`` is the table ``[s * n, d]``, whose ids are shifted by ``i * n``.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -35,9 +38,32 @@ def fold_into_examples(x: Array) -> Array:
 
 
 def unfold_from_examples(y: Array, size: int) -> Array:
-    """``[g, s * b, c] -> [s, g, b, c]``."""
-    g, sb, c = y.shape
-    return jnp.moveaxis(y.reshape(g, size, sb // max(size, 1), c), 1, 0)
+    """``[g, s * b, ...] -> [s, g, b, ...]``."""
+    g, sb, *tail = y.shape
+    return jnp.moveaxis(y.reshape(g, size, sb // max(size, 1), *tail), 1, 0)
+
+
+def row_products(
+    op: Callable[..., tuple[Array, ...]],
+    size: int,
+    batched: list[bool],
+    a: Array,
+    w: Array,
+    ids: Array,
+    *constants: Array,
+    **params: Any,
+) -> tuple[Array, ...]:
+    """The vmap rule of ``f32[g, b, c], f32[n, d], i32[g, m], ... -> [g, b, ...]``."""
+    a_batched, w_batched, ids_batched, *rest = batched
+    own = [c[0] if on else c for c, on in zip(constants, rest, strict=True)]
+    if not w_batched and not ids_batched:
+        (y,) = op(fold_into_examples(a), w, ids, *own, **params)
+        return (unfold_from_examples(y, size),)
+    a, ids = spread(size, a_batched, a), spread(size, ids_batched, ids)
+    if w_batched:
+        ids, w = shift_ids(ids, w.shape[1]), fold(w)
+    (y,) = op(fold(a), w, fold(ids), *own, **params)
+    return (unfold(y, size),)
 
 
 def shift_ids(ids: Array, num_rows: int) -> Array:

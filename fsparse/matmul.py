@@ -34,26 +34,6 @@ def _f32(*shape: int) -> jax.ShapeDtypeStruct:
 # ---- the family, closed under transposition -----------------------------------------
 
 
-def _batch_row_products(op: Callable[..., tuple[Array]]) -> Callable[..., tuple[Array]]:
-    """The vmap rule of ``f32[g, b, c], f32[n, d], i32[g, m] -> f32[g, b, ...]``."""
-
-    def rule(
-        size: int, batched: list[bool], a: Array, w: Array, ids: Array
-    ) -> tuple[Array]:
-        a_batched, w_batched, ids_batched = batched
-        if not w_batched and not ids_batched:
-            (y,) = op(_batching.fold_into_examples(a), w, ids)
-            return (_batching.unfold_from_examples(y, size),)
-        a = _batching.spread(size, a_batched, a)
-        ids = _batching.spread(size, ids_batched, ids)
-        if w_batched:
-            ids, w = _batching.shift_ids(ids, w.shape[1]), _batching.fold(w)
-        (y,) = op(_batching.fold(a), w, _batching.fold(ids))
-        return (_batching.unfold(y, size),)
-
-    return rule
-
-
 def _batch_scatter(
     size: int, batched: list[bool], v: Array, x: Array, ids: Array, *, num_rows: int
 ) -> tuple[Array, Array]:
@@ -88,7 +68,7 @@ sampled_op: Callable[..., Any] = define(
     "fsparse_sampled_matmul",
     lambda x, w, ids: [_f32(*x.shape[:2], ids.shape[1])],
     reference.sampled_matmul,
-    batch=lambda *args: _batch_row_products(sampled_op)(*args),
+    batch=lambda *args: _batching.row_products(sampled_op, *args),
     transposes={
         0: lambda ct, x, w, ids: _gather(ct, w, ids),
         1: lambda ct, x, w, ids: _scatter(ct, x, ids, w),
@@ -98,7 +78,7 @@ gather_op: Callable[..., Any] = define(
     "fsparse_gather_matmul",
     lambda v, w, ids: [_f32(*v.shape[:2], w.shape[1])],
     reference.gather_matmul,
-    batch=lambda *args: _batch_row_products(gather_op)(*args),
+    batch=lambda *args: _batching.row_products(gather_op, *args),
     transposes={
         0: lambda ct, v, w, ids: _sampled(ct, w, ids),
         1: lambda ct, v, w, ids: _scatter(v, ct, ids, w),

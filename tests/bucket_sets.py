@@ -55,7 +55,8 @@ class Sets:
             if 0 <= probe < len(self.tables) * self.num_buckets:
                 t, c = divmod(probe, self.num_buckets)
                 votes.update(self.tables[t][c])
-        stored = [i for i in votes if self.codes[0, i] != NOWHERE]
+        is_gone = (self.codes[0] == NOWHERE) & self.num_inserted.any()
+        stored = [i for i in votes if not is_gone[i]]
         ranked = sorted(stored, key=lambda i: (-votes[i], (i - start) % n))[:size]
         fill = size - len(ranked)
         counts = [votes[i] for i in ranked]

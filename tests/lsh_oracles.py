@@ -1,5 +1,6 @@
 """Slow references of the hash families, in plain Python and numpy."""
 
+import jax
 import numpy as np
 
 MASK = 2**32 - 1
@@ -66,6 +67,14 @@ def minhash_row(family, x):
 
 def packed(bits):
     return (bits * 2 ** np.arange(bits.shape[-1])).sum(-1)
+
+
+def margins(family, x):
+    """Projections of dense rows, ``f32[b, l, k]``."""
+    if hasattr(family, "directions"):
+        y = x @ np.asarray(family.directions, np.float32)
+        return y.reshape(len(x), family.num_tables, -1)
+    return np.asarray(jax.jit(family._margins)(x))
 
 
 def by_probability(margins):

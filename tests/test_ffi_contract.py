@@ -45,6 +45,7 @@ STATE = {
 }
 CHANGES = {"ids": i32(M), "new_codes": u16(L, M)}
 G, CELLS, BLOCKS = 2, 6, 3  # sketches, cells of a row, blocks of a cell
+FLIPS = jnp.array([[0, 0], [1, 0], [0, 1]], bool)
 # Operands and results of a correct call of each handler.
 CALLS = {
     "fsparse_sampled_matmul": (
@@ -134,11 +135,21 @@ CALLS = {
         },
         {"sums": f32(G, B, 2, K), "moments": f32(G, B, 2 * K - 1)},
     ),
+    "fsparse_sign_codes": (
+        {"v": f32(2, B, K), "w": f32(N, 4), "ids": i32(2, K), "flips": FLIPS},
+        {"probes": i32(2, B, L, 3)},
+    ),
     "fsparse_build_buckets": ({"codes": u16(L, N)}, BUCKETS),
     "fsparse_move_rows": ({**CHANGES, **STATE}, STATE),
     "fsparse_insert_entries": ({**CHANGES, "max_inserted": i32(1), **STATE}, STATE),
     "fsparse_vote": (
-        {"probes": i32(B, T), "start": i32(1), **BUCKETS, "codes": u16(L, N)},
+        {
+            "probes": i32(B, T),
+            "start": i32(1),
+            **BUCKETS,
+            "codes": u16(L, N),
+            "num_inserted": i32(L),
+        },
         {"ids": i32(B, K), "votes": i32(B, K), "num_found": i32(B)},
     ),
 }
@@ -148,6 +159,7 @@ TABLES = {
     ("fsparse_gather_matmul", "w"),
     ("fsparse_dense_top_k", "w"),
     ("fsparse_sampled_top_k", "w"),
+    ("fsparse_sign_codes", "w"),
 }
 # Sizes that nothing else has to agree with: any number of rows of a table.
 FREE = {
@@ -168,6 +180,8 @@ FREE = {
     ("fsparse_sketch_query", "table", 2),
     ("fsparse_sketch_query", "table", 3),
     ("fsparse_sketch_query", "sums", 2),
+    ("fsparse_sign_codes", "w", 0),
+    ("fsparse_sign_codes", "flips", 0),
     ("fsparse_build_buckets", "codes", 1),
     ("fsparse_build_buckets", "entries", 1),
     ("fsparse_vote", "probes", 1),

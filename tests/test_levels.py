@@ -14,6 +14,7 @@ import test_exact_adam
 import test_matmul
 import test_rounding
 import test_rows
+import test_sign_codes
 import test_topk
 
 from fsparse import _ffi
@@ -61,6 +62,15 @@ def check_all():
         test_topk.test_bf16_has_the_bits_of_f32(rng, size)
     for dtype in (jnp.float32, jnp.bfloat16):
         test_topk.test_matches_its_twin(rng, (5, 300, 7), dtype)
+        for size in test_sign_codes.SIZES:
+            test_sign_codes.test_matches_float64(rng, size, dtype)
+            test_sign_codes.test_matches_its_twin_to_the_bit(rng, size, dtype)
+        for d in (3, 64, 700):
+            test_sign_codes.test_a_row_has_the_same_codes_alone_and_in_any_batch(
+                rng, d, dtype
+            )
+    for bad in (np.nan, np.inf):
+        test_sign_codes.test_rows_that_are_not_finite_are_zeros(rng, bad, 9)
 
 
 def run(level):

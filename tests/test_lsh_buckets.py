@@ -69,7 +69,7 @@ class Trio:
         probes = np.asarray(probes, np.int32)
         want = [self.sets.vote(row.tolist(), start, size) for row in probes]
         first = np.full(1, start, np.int32)
-        twin = TWINS["vote"](probes, first, *self.twin[:4], k=size)
+        twin = TWINS["vote"](probes, first, *self.twin[:5], k=size)
         ours = _buckets.vote(self.ours, jnp.asarray(probes), jnp.asarray(start), size)
         for k, (a, b) in enumerate(zip(ours, twin, strict=True)):
             rows = np.reshape([row[k] for row in want], a.shape)

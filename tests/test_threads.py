@@ -58,6 +58,8 @@ def every_op(x, w, v, ids):
         **{name: update(w, grad) for name, update in UPDATES.items()},
         "sum_squares": rows.sum_squares(grad),
         "hashes": [fsparse.lsh.codes(family, x) for family in families(x.shape[1])],
+        "hash_of_one": fsparse.lsh.codes(families(x.shape[1])[0], x[:1]),
+        "probes": fsparse.lsh.probes(families(x.shape[1])[0], x, 7),
         "sampled_top_k": fsparse.sampled_top_k(x, w, ids, 20),
         "sampled_top_k_bf16": fsparse.sampled_top_k(x, half, ids, 20),
         "sampled_top_k_of_one": fsparse.sampled_top_k(x[:1], w, ids.reshape(1, -1), 20),

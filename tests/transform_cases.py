@@ -21,7 +21,8 @@ from fsparse.lsh import _buckets
 from fsparse.lsh._simhash import SimHash
 from fsparse.sketch import _ops as sketch_ops
 
-B, K, D, N, SIZE, TABLES = 4, 3, 5, 7, 5, 2
+B, K, D, N, SIZE = 4, 3, 5, 7, 5
+TABLES, BITS, PROBES = 2, 3, 5
 CELLS, BLOCKS = 6, 2  # of a row of a sketch
 LR, B1, B2, EPS, DECAY, NUM_RATES = 0.3, 0.9, 0.999, 1e-8, 0.9, 2
 
@@ -238,10 +239,26 @@ def sketched(cells, values, factor, table):
     held = jnp.einsum("brn,rnw->brw", one_hot(cells // BLOCKS, CELLS // BLOCKS), blocks)
     count = held[..., :1]
     more = held[..., 1:] - values[:, None, 1:] * count
-    sums = jnp.stack([count.sum(1), *jnp.moveaxis(more.sum(1)[..., None], 1, 0)], 1)
+    sums = jnp.concatenate([count, more], axis=2).sum(1)
     dc, dt = (x - x.mean(1, keepdims=True) for x in (count, more))
     moments = [(dc * dc).sum(1), (dc * dt).sum(1), (dt * dt).sum(1)]
-    return table, sums.reshape(len(cells), 1, -1), jnp.concatenate(moments, 1)
+    return table, sums[:, None], jnp.concatenate(moments, 1)
+
+
+def probed_rows(x, directions):
+    """Every set of flips, the cheapest first."""
+    margins = (x @ directions).reshape(len(x), TABLES, BITS)
+    codes = hashed_rows(x, directions)[0]
+    masks = jnp.arange(2**BITS, dtype=jnp.int32)
+    is_in = (masks[:, None] >> jnp.arange(BITS, dtype=jnp.int32)) & 1
+    costs = jnp.abs(margins) @ is_in.T.astype(jnp.float32)
+    best = jnp.argsort(costs, axis=2, stable=True)[..., :PROBES].astype(jnp.int32)
+    return codes[..., None] ^ best, jnp.sum(x)
+
+
+def probed_bags(v, directions, ids):
+    x = jnp.einsum("bk,bkd->bd", v, one_hot(ids, D))
+    return probed_rows(x, directions)[0], jnp.sum(v)
 
 
 def by_optimizer(update, **kwargs):
@@ -317,7 +334,8 @@ def make_cases():
         yield Case(f"{name}-each", fn, oracle, (*floats, each), target)
         yield Case(f"{name}-shared", fn, oracle, (*floats, shared), target)
 
-    gathered = "fsparse_gather_matmul"
+    gathered, hashing = "fsparse_gather_matmul", "fsparse_sign_codes"
+    directions, own = normal(D, TABLES * BITS), ids(B, K)
     return [
         *family("sampled_matmul", sampled, x, w),
         *family("gather_matmul", gather, v, w),
@@ -421,7 +439,9 @@ def make_cases():
             None,
         ),
         Case("best_loss", _best_loss, best_loss, (x, w, each), "fsparse_dense_top_k"),
-        Case("hashes", _hashed_rows, hashed_rows, (x, normal(D, TABLES * 3)), gathered),
+        Case("hashes", _hashed_rows, hashed_rows, (x, directions), hashing),
+        Case("probes", _probed_rows, probed_rows, (x, directions), hashing),
+        Case("sparse_probes", _probed_bags, probed_bags, (v, directions, own), hashing),
         Case(
             "softmax_loss",
             sampled_softmax_loss,
@@ -489,8 +509,18 @@ def _best_loss(x, w, labels):
 
 
 def _hashed_rows(x, directions):
-    codes = lsh.codes(SimHash(D, TABLES, 3, directions), x)
+    codes = lsh.codes(SimHash(D, TABLES, BITS, directions), x)
     return codes, jnp.sum(x, axis=1) * codes[:, 0].astype(jnp.float32)
+
+
+def _probed_rows(x, directions):
+    family = SimHash(D, TABLES, BITS, directions)
+    return lsh.probes(family, x, PROBES), jnp.sum(x)
+
+
+def _probed_bags(v, directions, ids):
+    family = SimHash(D, TABLES, BITS, directions)
+    return lsh.probes(family, lsh.SparseRows(ids, v), PROBES), jnp.sum(v)
 
 
 def _sampled_top_k(x, w, ids):

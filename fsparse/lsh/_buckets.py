@@ -62,7 +62,7 @@ def vote(
     buckets: Buckets, probes: Array, start: Array, size: int
 ) -> tuple[Array, Array, Array]:
     """Ranks the rows in the probed buckets of each group: see `_reference.vote`."""
-    operands = vary_together(probes, start.reshape(1), *buckets[:4])
+    operands = vary_together(probes, start.reshape(1), *buckets[:5])
     ids, votes, num_found = vote_op(*operands, k=size)
     return ids, votes, num_found
 

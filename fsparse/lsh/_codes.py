@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from fsparse import _checks
 from fsparse._call import vary_over, vary_together, varying_axes
-from fsparse.lsh._inputs import BLOCK_ROWS, Rows, block_of, clean, num_rows, open_rows
+from fsparse.lsh._inputs import BLOCK_ROWS, Rows, block_of, num_rows, open_rows
 
 Array = jax.Array
 
@@ -40,11 +40,11 @@ class Family:
         raise NotImplementedError
 
     def hash_rows(self, x: Rows) -> Array:
-        """``i32[b, num_tables]`` of clean rows."""
+        """``i32[b, num_tables]`` of rows that may have to be cleaned first."""
         raise NotImplementedError
 
     def probe_rows(self, x: Rows, num_probes: int) -> Array:
-        """``i32[b, num_tables, num_probes]`` of clean rows."""
+        """``i32[b, num_tables, num_probes]``, likewise."""
         raise ValueError(
             "probes: family must be one that can probe neighbours, which simhash can; "
             f"got {type(self).__name__}. Use more tables, or num_probes=1 by codes."
@@ -68,8 +68,8 @@ def codes(family: Family, x: Rows) -> Array:
       ValueError: if the shapes disagree.
 
     A row with NaN or infinity has the codes of the row of zeros. Nothing aliases, and
-    codes have no gradients. Memory: a block of
-    at most 4,096 rows at a time. The bits are the same for any number of threads.
+    codes have no gradients. Memory: a block of at most 4,096 rows at a time. The bits
+    are the same for any number of threads and, on CPU, for a row alone and in a batch.
 
     Example:
       >>> from fsparse import lsh
@@ -167,11 +167,11 @@ def _by_blocks(
     if b == 0:
         return out
     if b <= size:
-        return hash_rows(clean(x, family.dim))
+        return hash_rows(x)
 
     def step(i: Array, out: Array) -> Array:
         start = jnp.minimum(i * size, b - size)
-        block = hash_rows(clean(block_of(x, start, size), family.dim))
+        block = hash_rows(block_of(x, start, size))
         return jax.lax.dynamic_update_slice_in_dim(out, block, start, axis=0)
 
     return jax.lax.fori_loop(0, -(-b // size), step, out)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from fsparse._call import vary_over, varying_axes
 from fsparse.lsh._codes import Family
 from fsparse.lsh._densify import densify
-from fsparse.lsh._inputs import Rows, SparseRows, merged, row_indices
+from fsparse.lsh._inputs import Rows, SparseRows, clean, merged, row_indices
 from fsparse.lsh._join import MAX_BITS, require_sizes, seeds
 
 Array = jax.Array
@@ -46,6 +46,7 @@ class Dwta(Family):
         return bins + self.dim
 
     def hash_rows(self, x: Rows) -> Array:
+        x = clean(x, self.dim)
         if isinstance(x, SparseRows):
             slot, is_empty = self._sparse_winners(merged(x, self.dim))
         else:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from fsparse.lsh._codes import Family
-from fsparse.lsh._inputs import Rows
+from fsparse.lsh._inputs import Rows, clean
 from fsparse.lsh._join import joined, require_positive, require_sizes
 from fsparse.lsh._projections import project
 
@@ -37,6 +37,7 @@ class L2(Family):
         return self.num_tables * self.num_hashes
 
     def hash_rows(self, x: Rows) -> Array:
+        x = clean(x, self.dim)
         y = jnp.floor(project(x, self.directions) + self.shifts[None])
         # What overflows is defined: the ends of the line, and 0 for inf - inf.
         y = jnp.clip(jnp.nan_to_num(y, nan=0), -LARGEST, LARGEST)

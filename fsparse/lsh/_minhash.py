@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from fsparse._call import vary_over, varying_axes
 from fsparse.lsh._codes import Family
 from fsparse.lsh._densify import densify
-from fsparse.lsh._inputs import Rows, SparseRows, merged, num_rows, row_indices
+from fsparse.lsh._inputs import Rows, SparseRows, clean, merged, num_rows, row_indices
 from fsparse.lsh._join import hashed, joined, require_sizes, seeds
 
 Array = jax.Array
@@ -41,6 +41,7 @@ class MinHash(Family):
         return held.shape[1] + self._num_bins
 
     def hash_rows(self, x: Rows) -> Array:
+        x = clean(x, self.dim)
         least = self._least(x)
         is_empty = least == jnp.uint32(EMPTY)
         hashes = densify(least, is_empty, self.bin_seed)

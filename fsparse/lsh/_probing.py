@@ -1,4 +1,4 @@
-"""Which bits to flip: the sets of least total cost, exactly.
+"""Codes of signs, and which bits to flip: the sets of least total cost, exactly.
 
 With costs in rising order, a set of ranks costs no less than every set it dominates:
 those got by lowering ranks and leaving some out. A set that dominates ``num_probes``
@@ -14,25 +14,36 @@ import numpy as np
 Array = jax.Array
 
 
-def best_flips(margins: Array, num_probes: int) -> Array:
-    """``i32[..., num_probes]`` masks of bits, in rising order of total ``|margin|``.
+def probes_of(margins: Array, sets: Array, num_probes: int) -> Array:
+    """``i32[..., num_probes]``: the code of the signs, then those nearest to it.
 
     Args:
-      margins: ``f32[..., k]``; bit ``i`` of a mask flips the one of margin ``i``.
+      margins: ``f32[..., k]``; bit ``i`` of the code is ``margins[..., i] > 0``.
+      sets: those of `flip_sets`.
       num_probes: ``1 <= num_probes <= 2**k``.
     """
-    sets = candidates(margins.shape[-1], num_probes)
-    num_ranks = max(int(sets.any(axis=0).sum()), 1)  # those of the smallest costs
+    code = _packed(margins > 0)[..., None]
+    return code if num_probes == 1 else code ^ _best_flips(margins, sets, num_probes)
+
+
+def _packed(bits: Array) -> Array:
+    weights = 2 ** jnp.arange(bits.shape[-1], dtype=jnp.int32)
+    weights = weights.reshape(*[1] * (bits.ndim - 1), -1)
+    return jnp.sum(jnp.where(bits, weights, 0), axis=-1, dtype=jnp.int32)
+
+
+def _best_flips(margins: Array, sets: Array, num_probes: int) -> Array:
+    """Masks of bits, in rising order of total ``|margin|``."""
     costs = jnp.nan_to_num(jnp.abs(margins), nan=jnp.inf)
-    costs, bits = jax.lax.top_k(-costs, num_ranks)
-    totals, masks = _of_sets(-costs, bits, sets[:, :num_ranks])
+    costs, bits = jax.lax.top_k(-costs, sets.shape[1])
+    totals, masks = _of_sets(-costs, bits, sets)
     if num_probes <= 3:  # none, the first, the second: there is no choice
         return masks
     _, best = jax.lax.top_k(-totals, num_probes)
     return jnp.take_along_axis(masks, best, axis=-1)
 
 
-def _of_sets(costs: Array, bits: Array, sets: np.ndarray) -> tuple[Array, Array]:
+def _of_sets(costs: Array, bits: Array, sets: Array) -> tuple[Array, Array]:
     """The cost and the mask of every candidate, a rank at a time."""
     shape = (*costs.shape[:-1], len(sets))
     totals, masks = jnp.zeros(shape, jnp.float32), jnp.zeros(shape, jnp.int32)
@@ -41,6 +52,12 @@ def _of_sets(costs: Array, bits: Array, sets: np.ndarray) -> tuple[Array, Array]
         totals += jnp.where(is_in, costs[..., rank, None], 0)
         masks += jnp.where(is_in, jnp.left_shift(1, bits[..., rank, None]), 0)
     return totals, masks
+
+
+def flip_sets(num_bits: int, num_probes: int) -> np.ndarray:
+    """`candidates` without the ranks that are in none, but the first."""
+    sets = candidates(num_bits, num_probes)
+    return sets[:, : max(int(sets.any(axis=0).sum()), 1)]
 
 
 @cache

@@ -84,13 +84,15 @@ def vote(
     sizes: Array,
     entries: Array,
     codes: Array,
+    num_inserted: Array,
     *,
     k: int,
 ) -> tuple[Array, Array, Array]:
     """The rows that most of the probed buckets hold, for each group of probes.
 
     Probe ``t r + j`` is bucket ``j`` of table ``t``; others are padding. A row has one
-    vote from each probe whose bucket holds it. Rows that are stored nowhere have none.
+    vote from each probe whose bucket holds it. Rows that are stored nowhere have none:
+    where entries were inserted, theirs may be left.
 
     Returns:
       ``ids`` and ``votes``, ``i32[g, k]``, most votes first, equal ones in the order
@@ -102,6 +104,7 @@ def vote(
         starts, sizes
     )
     first = jnp.clip(start[0], 0, n)
+    is_gone = (codes[0] == NOWHERE) & jnp.any(num_inserted != 0)
 
     def one(probes: Array) -> tuple[Array, Array, Array]:
         where = jnp.where(probes < 0, num_tables * r, probes)
@@ -109,7 +112,7 @@ def vote(
         asked = jnp.pad(asked.reshape(num_tables, r), ((0, 0), (0, 1)))
         weight = jnp.take_along_axis(asked, buckets, axis=1)
         votes = jnp.zeros(n, jnp.int32).at[entries].add(weight, mode="drop")
-        votes = jnp.where(codes[0] == NOWHERE, 0, votes)
+        votes = jnp.where(is_gone, 0, votes)
         rank = (jnp.arange(n, dtype=jnp.int32) - first) % max(n, 1)
         order = jnp.lexsort((rank, -votes))[:k].astype(jnp.int32)
         best = votes[order]

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from fsparse.lsh._codes import Family
-from fsparse.lsh._inputs import Rows, densified
+from fsparse.lsh._inputs import Rows, clean, densified
 from fsparse.lsh._join import require_positive, require_sizes
-from fsparse.lsh._probing import best_flips
-from fsparse.lsh._projections import project, rotate
+from fsparse.lsh._probing import flip_sets, probes_of
+from fsparse.lsh._projections import rotate
+from fsparse.lsh._sign_codes import sign_codes
 
 Array = jax.Array
 
@@ -19,7 +20,7 @@ KINDS = ("dense", "sparse", "hadamard")
 
 @dataclass(frozen=True)
 class _Signs(Family):
-    """Bit ``k`` of a table is ``projection > 0``; which projection, subclasses say."""
+    """Bit ``k`` of a table is ``projection > 0``; which projections, subclasses say."""
 
     dim: int = field(metadata={"static": True})
     num_tables: int = field(metadata={"static": True})
@@ -29,25 +30,8 @@ class _Signs(Family):
     def num_buckets(self) -> int:
         return 2**self.num_bits
 
-    def _project(self, x: Rows) -> Array:
-        raise NotImplementedError
-
-    def _margins(self, x: Rows) -> Array:
-        y = self._project(x)
-        return y.reshape(y.shape[0], self.num_tables, self.num_bits)
-
     def hash_rows(self, x: Rows) -> Array:
-        return _packed(self._margins(x) > 0)
-
-    def probe_rows(self, x: Rows, num_probes: int) -> Array:
-        margins = self._margins(x)
-        return _packed(margins > 0)[..., None] ^ best_flips(margins, num_probes)
-
-
-def _packed(bits: Array) -> Array:
-    weights = 2 ** jnp.arange(bits.shape[-1], dtype=jnp.int32)
-    weights = weights.reshape(*[1] * (bits.ndim - 1), -1)
-    return jnp.sum(jnp.where(bits, weights, 0), axis=-1, dtype=jnp.int32)
+        return self.probe_rows(x, 1)[..., 0]
 
 
 @jax.tree_util.register_dataclass
@@ -60,8 +44,8 @@ class SimHash(_Signs):
     def floats_a_row(self, x: Rows) -> int:
         return self.num_tables * self.num_bits
 
-    def _project(self, x: Rows) -> Array:
-        return project(x, self.directions)
+    def probe_rows(self, x: Rows, num_probes: int) -> Array:
+        return sign_codes(x, self.directions, self.num_bits, num_probes)
 
 
 @jax.tree_util.register_dataclass
@@ -74,11 +58,16 @@ class HadamardSimHash(_Signs):
     def floats_a_row(self, x: Rows) -> int:
         return self.signs.shape[0] * self.signs.shape[2]
 
-    def _project(self, x: Rows) -> Array:
-        dense = densified(x, self.dim)
+    def probe_rows(self, x: Rows, num_probes: int) -> Array:
+        sets = jnp.asarray(flip_sets(self.num_bits, num_probes))
+        return probes_of(self._margins(x), sets, num_probes)
+
+    def _margins(self, x: Rows) -> Array:
+        dense = densified(clean(x, self.dim), self.dim)
         extra = self.signs.shape[2] - self.dim
         y = rotate(jnp.pad(dense, ((0, 0), (0, extra))), self.signs)
-        return y.reshape(y.shape[0], -1)[:, : self.num_tables * self.num_bits]
+        y = y.reshape(y.shape[0], -1)[:, : self.num_tables * self.num_bits]
+        return y.reshape(y.shape[0], self.num_tables, self.num_bits)
 
 
 def simhash(

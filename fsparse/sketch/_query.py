@@ -69,6 +69,8 @@ def nw_query(
       An :class:`Estimate`. ``stderr`` is from the spread between rows of the
       linearised error ``(s_r - mean * c_r) / (C + prior)``: of the hash functions, not
       of values; infinite if there is but one row. ``density`` is the estimate of RACE.
+      Where ``minhash`` has more bins than a set has members, bins borrow from each
+      other and rows are alike: errors are larger then, and ``stderr`` does not see it.
 
     Raises:
       TypeError: if ``sketch`` is none, or a dtype differs from the above.
