@@ -321,3 +321,44 @@ def test_exact_scores_of_another_shape_are_refused():
 
 def test_scorers_are_values():
     assert isinstance(by_class(), Scorer)
+
+
+# ---- types --------------------------------------------------------------------------
+
+
+def steps_of_all_kinds():
+    def train_step(w, batch, weights):
+        return w, jnp.abs(batch["x"][:, 0]), ()
+
+    of_index, key_of = (lambda b: b["index"]), (lambda b: b["x"])
+    scorers = [
+        adaptive.uniform(),
+        adaptive.exact(lambda w, batch: batch["x"][:, 0]),
+        adaptive.excess(by_class(), by_class().init(KEY)),
+        by_sketch(explore=0.1),
+        *(make() for make in STATEFUL.values()),
+    ]
+    for scorer in scorers:
+        for selector in (adaptive.priority(4), adaptive.infobatch(4)):
+            yield adaptive.adaptive_step(train_step, scorer, selector, warmup=1)
+    options = {"size": M, "tau": 0.5, "frozen": True}
+    yield adaptive.paper_step(train_step, FAMILY, key_of, **options)
+    yield adaptive.infobatch_step(train_step, of_index, N, size=M, num_calls=8)
+
+
+def test_types_stay_with_64_bits_and_without_promotion():
+    """Nothing is run: the types are known from tracing."""
+    batch = make_batch(0, M)
+    with (
+        jax.enable_x64(True),
+        jax.numpy_dtype_promotion("strict"),
+        jax.numpy_rank_promotion("raise"),
+    ):
+        for wrapped in steps_of_all_kinds():
+            pool = [batch] if isinstance(wrapped, adaptive.ThresholdStep) else []
+            state = jax.eval_shape(wrapped.init, KEY, jnp.float32(0), *pool)
+            new, _ = jax.eval_shape(wrapped.step, state, batch)
+            assert new == state
+        scores = jnp.ones(M, jnp.float32)
+        weights = adaptive.infobatch_epoch(KEY, scores, jnp.int32(1), 8)
+        assert weights.dtype == jnp.float32

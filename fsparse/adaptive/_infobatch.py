@@ -154,7 +154,8 @@ def infobatch(size: int, *, prune_ratio: float = 0.5) -> Selector:
 
     def select(key: Array, scores: Array, is_valid: Array) -> Selection:
         is_easy = scores < _mean(scores, is_valid)
-        return select_by(key, jnp.where(is_easy, 1 - prune_ratio, 1.0), is_valid)
+        chances = jnp.where(is_easy, jnp.float32(1 - prune_ratio), jnp.float32(1))
+        return select_by(key, chances, is_valid)
 
     return select
 

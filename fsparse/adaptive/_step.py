@@ -275,10 +275,14 @@ def _plain(key: Array, is_valid: Array, size: int) -> Selection:
     room = (0, max(size - m, 0))
     best, indices = jax.lax.top_k(jnp.pad(draws, room, constant_values=-1), size)
     is_there = best >= 0
-    weights = is_there * (size / jnp.maximum(jnp.sum(is_there, dtype=jnp.float32), 1))
-    p = is_valid / jnp.maximum(jnp.sum(is_valid, dtype=jnp.float32), 1)
     indices = jnp.where(is_there, indices, m).astype(jnp.int32)
-    return Selection(indices, weights, p)
+    return Selection(indices, size * _shares(is_there), _shares(is_valid))
+
+
+def _shares(mask: Array) -> Array:
+    """One, in equal parts for all that are true."""
+    ones = mask.astype(jnp.float32)
+    return ones / jnp.maximum(jnp.sum(ones), 1)
 
 
 def _select(condition: Array, a: Any, b: Any) -> Any:
