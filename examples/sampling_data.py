@@ -65,14 +65,14 @@ def fashion_mnist(options: Options) -> Problem:
         return cells.mean((2, 4)).reshape(len(inputs), -1)
 
     model = sampling_models.dense((splits.num_features, 256, 128, 10))
-    return of_arrays(splits, options, model, key, batch=64, rate=1e-3, num_bits=12)
+    return of_arrays(splits, options, model, key, batch=64, rate=2e-3, num_bits=12)
 
 
 def letter(options: Options) -> Problem:
     """Letters by 16 numbers, which are the key."""
     splits = data.load_dense("letter")
     model = sampling_models.dense((splits.num_features, 128, 128, 26))
-    return of_arrays(splits, options, model, None, batch=8, rate=4e-3, epoch_steps=8000)
+    return of_arrays(splits, options, model, None, batch=8, rate=8e-3, epoch_steps=8000)
 
 
 def adult(options: Options) -> Problem:
@@ -135,7 +135,7 @@ def polish_lemmas(options: Options) -> Problem:
         model,
         _MAX_NGRAMS,
         batch=64,
-        rate=1e-2,
+        rate=1.5e-2,
         metric="precision_at_1",
         num_slices=64,
         epoch_steps=1500,
