@@ -66,7 +66,7 @@ def fashion_mnist(options: Options) -> Problem:
         return cells.mean((2, 4)).reshape(len(inputs), -1)
 
     model = sampling_models.dense((splits.num_features, 512, 256, 10))
-    return of_arrays(splits, options, model, key, batch=64, rate=1e-3, num_bits=12)
+    return of_arrays(splits, options, model, key, batch=64, rate=2e-3, num_bits=12)
 
 
 def letter(options: Options) -> Problem:
@@ -136,7 +136,7 @@ def polish_lemmas(options: Options) -> Problem:
         model,
         _MAX_NGRAMS,
         batch=64,
-        rate=1e-2,
+        rate=1.5e-2,
         metric="precision_at_1",
         num_slices=64,
         epoch_steps=1500,
