@@ -14,8 +14,8 @@ from fsparse.lsh import _hadamard_codes
 from fsparse.lsh._probing import candidates
 
 EPS = 2.0**-24
-# Rows, coordinates, tables, bits, probes: less than a vector, one, and several; one pass
-# and more; a part of the outputs, all of them, and many rotations.
+# Rows, coordinates, tables, bits, probes: less than a vector, one, and several; one
+# pass and more; a part of the outputs, all of them, and many rotations.
 SIZES = [
     (1, 1, 1, 1, 1),
     (3, 2, 5, 3, 8),

@@ -72,7 +72,7 @@ def check_all():
             )
     for bad in (np.nan, np.inf):
         test_sign_codes.test_rows_that_are_not_finite_are_zeros(rng, bad, 9)
-    for size in test_hadamard_codes.SIZES:
+    for size in (*test_hadamard_codes.SIZES, test_hadamard_codes.MANY_PASSES):
         for dtype in (jnp.float32, jnp.bfloat16):
             test_hadamard_codes.test_matches_its_twin_to_the_bit(rng, size, dtype)
 
