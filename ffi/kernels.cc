@@ -3,6 +3,7 @@
 
 #include "counters.h"
 #include "gemm.h"
+#include "hadamard.h"
 #include "optimizers.h"
 #include "rounding.h"
 #include "rows.h"
@@ -37,6 +38,7 @@ const Kernels kKernels = {
     WidenRow,
     RoundRow,
     PackSigns,
+    Rotate,
     AllFinite,
     MergeTopK,
     {CountAtLeast<uint8_t>, PickBetween<uint8_t>},

@@ -1,9 +1,9 @@
 // The kernels' interface: plain pointers and sizes, no Python, no XLA, no threads.
 //
 // Every function here has one implementation (gemm.h, rows.h, topk.h, optimizers.h,
-// rounding.h, counters.h, signs.h) that kernels.cc compiles once for each instruction
-// set; `Dispatch()` returns the set to use. For a given set the bits of a result never
-// depend on how the caller splits the work.
+// rounding.h, counters.h, signs.h, hadamard.h) that kernels.cc compiles once for each
+// instruction set; `Dispatch()` returns the set to use. For a given set the bits of a
+// result never depend on how the caller splits the work.
 #ifndef FSPARSE_KERNELS_H_
 #define FSPARSE_KERNELS_H_
 
@@ -137,6 +137,10 @@ struct Kernels {
 
   // Bit c % 8 of bits[c / 8] is x[c] > 0, for c < n; 2 ceil(n / 16) bytes are written.
   void (*pack_signs)(const float* x, int64_t n, uint8_t* bits);
+
+  // y[0..m) = the first m of H D3 H D2 H D1 x, with H of +-1, unscaled. n is a power of
+  // two; y has room for n floats; D1, D2, D3 are signs[3, n] of +-1.
+  void (*rotate)(const float* x, const float* signs, int64_t n, int64_t m, float* y);
 
   // Whether no x[c] is NaN or infinite.
   bool (*all_finite)(const float* x, int64_t n);

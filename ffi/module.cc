@@ -40,6 +40,7 @@ nb::dict Registrations() {
   table["fsparse_sketch_query"] = Capsule(FsparseSketchQuery);
   table["fsparse_first_distinct"] = Capsule(FsparseFirstDistinct);
   table["fsparse_sign_codes"] = Capsule(FsparseSignCodes);
+  table["fsparse_hadamard_codes"] = Capsule(FsparseHadamardCodes);
   return table;
 }
 

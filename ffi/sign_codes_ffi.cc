@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "blocks.h"
+#include "codes.h"
 #include "flips.h"
 #include "handlers.h"
 #include "parallel_for.h"
@@ -24,16 +25,6 @@ struct Shape {
   int64_t columns() const { return tables * k; }
 };
 
-// The k bits from `first` on of a string of bits that has two bytes to spare.
-int32_t BitsAt(const uint8_t* bits, int64_t first, int64_t k) {
-  const uint8_t* at = bits + first / 8;
-  const uint32_t word = at[0] | uint32_t{at[1]} << 8 | uint32_t{at[2]} << 16;
-  return static_cast<int32_t>(word >> first % 8 & ((1u << k) - 1));
-}
-
-// Scratch for n signs as bits, and the bytes to spare.
-int64_t FloatsForSigns(int64_t n) { return n / 32 + 2; }
-
 struct Hashing {
   const Kernels& kernels;
   Shape shape;
@@ -41,7 +32,7 @@ struct Hashing {
   Rows w;          // all rows
   int64_t column_bytes;
   const int32_t* ids;  // [groups, depth]
-  const Flips& flips;
+  CodeWriter writer;
   int32_t* probes;  // [groups, b, tables, p]
 
   // The rows that group g sums, from a column on.
@@ -65,19 +56,10 @@ struct Hashing {
 
   // Probes of some tables of row i from their margins, which are 0 if it is not finite.
   void Write(int64_t i, int64_t first, int64_t tables, float* margins,
-             uint8_t* bits) const {
-    const int64_t k = shape.k, p = shape.p;
-    if (!IsFinite(i)) std::fill_n(margins, tables * k, 0.0f);
-    kernels.pack_signs(margins, tables * k, bits);
-    int32_t* out = probes + (i * shape.tables + first) * p;
-    for (int64_t t = 0; t < tables; ++t) {
-      const int32_t code = BitsAt(bits, t * k, k);
-      if (p == 1) {
-        out[t] = code;
-      } else {
-        flips.Probe(margins + t * k, k, code, p, out + t * p);
-      }
-    }
+             float* scratch) const {
+    if (!IsFinite(i)) std::fill_n(margins, tables * shape.k, 0.0f);
+    writer.Write(margins, tables, scratch,
+                 probes + (i * shape.tables + first) * shape.p);
   }
 };
 
@@ -97,7 +79,7 @@ void HashBlocks(ffi::ThreadPool& pool, const Hashing& op) {
     float* scratch =
         Scratch(kernels.scratch_floats + block.m * width + FloatsForSigns(width));
     float* margins = scratch + kernels.scratch_floats;
-    auto* bits = reinterpret_cast<uint8_t*>(margins + block.m * width);
+    float* bits = margins + block.m * width;
     kernels.gemm({{op.v + g * b * depth, depth}, RowsAre::kOuter},
                  {op.RowsOf(g, 0), RowsAre::kDepth}, block, margins, width, scratch);
     for (int64_t i = 0; i < block.m; ++i) {
@@ -121,7 +103,7 @@ void HashRows(ffi::ThreadPool& pool, const Hashing& op) {
       std::max<int64_t>(1, kMinFlopsOfSums / std::max<int64_t>(1, flops));
   ParallelFor(pool, rows * parts, grain, [&](int64_t begin, int64_t end) {
     float* margins = Scratch(part * k + FloatsForSigns(part * k));
-    auto* bits = reinterpret_cast<uint8_t*>(margins + part * k);
+    float* bits = margins + part * k;
     for (int64_t t = begin; t < end; ++t) {
       const int64_t i = t / parts, first = t % parts * part;
       const int64_t tables = std::min(part, all - first);
@@ -130,13 +112,6 @@ void HashRows(ffi::ThreadPool& pool, const Hashing& op) {
       op.Write(i, first, tables, margins, bits);
     }
   });
-}
-
-ffi::Error CheckAtMost(const char* what, int64_t got, int64_t most) {
-  if (got <= most) return ffi::Error::Success();
-  return ffi::Error::InvalidArgument(std::string("fsparse_sign_codes: ") + what +
-                                     " must be " + std::to_string(most) +
-                                     " or less; got " + std::to_string(got) + ".");
 }
 
 using Sets = ffi::BufferR2<ffi::PRED>;
@@ -150,11 +125,8 @@ ffi::Error CheckShapes(const Shape& shape, const ffi::AnyBuffer& w, S32R2 ids,
                              {"w.shape[1]", w.dimensions()[1], shape.columns()},
                              {"probes.shape[0]", probes->dimensions()[0], shape.groups},
                              {"probes.shape[1]", probes->dimensions()[1], shape.b}}));
-  FSPARSE_RETURN_IF_ERROR(
-      CheckAtMost("w.shape[1] / probes.shape[2]", shape.k, kMaxBits));
-  FSPARSE_RETURN_IF_ERROR(
-      CheckAtMost("flips.shape[1]", flips.dimensions()[1], shape.k));
-  return CheckAtMost("probes.shape[3]", shape.p, flips.dimensions()[0]);
+  return CheckCodes("fsparse_sign_codes", "w.shape[1] / probes.shape[2]", shape.k,
+                    shape.p, flips);
 }
 
 // The codes of v[g, i] @ w[ids[g]], and p - 1 beside each.
@@ -171,10 +143,16 @@ ffi::Error SignCodes(ffi::ThreadPool pool, F32R3 v, ffi::AnyBuffer w, S32R2 ids,
     return ffi::Error::Success();
   }
   const Flips sets(flips.typed_data(), flips.dimensions()[0], flips.dimensions()[1]);
+  const Kernels& kernels = *Dispatch();
   const int64_t column_bytes = ffi::ByteWidth(w.element_type());
-  const Hashing op{
-      *Dispatch(),      shape, v.typed_data(),      TableRows(w), column_bytes,
-      ids.typed_data(), sets,  probes->typed_data()};
+  const Hashing op{kernels,
+                   shape,
+                   v.typed_data(),
+                   TableRows(w),
+                   column_bytes,
+                   ids.typed_data(),
+                   {kernels, sets, shape.k, shape.p},
+                   probes->typed_data()};
   shape.b < kFewRows ? HashRows(pool, op) : HashBlocks(pool, op);
   return ffi::Error::Success();
 }

@@ -1,4 +1,4 @@
-// A table of weights as an operand: f32[n, d] or bf16[n, d].
+// A table of weights, or rows, as an operand: f32 or bf16.
 #ifndef FSPARSE_TABLE_H_
 #define FSPARSE_TABLE_H_
 
@@ -10,15 +10,16 @@
 namespace fsparse {
 
 // To be checked before anything else is read from `w`.
-inline ffi::Error CheckTable(const char* op, const ffi::AnyBuffer& w) {
+inline ffi::Error CheckTable(const char* op, const ffi::AnyBuffer& w,
+                             const char* what = "w", size_t rank_wanted = 2) {
   const ffi::DataType dtype = w.element_type();
   const size_t rank = w.dimensions().size();
-  if ((dtype == ffi::F32 || dtype == ffi::BF16) && rank == 2) {
+  if ((dtype == ffi::F32 || dtype == ffi::BF16) && rank == rank_wanted) {
     return ffi::Error::Success();
   }
   std::ostringstream message;
-  message << op << ": w must be F32 or BF16 of rank 2; got " << dtype << " of rank "
-          << rank << ".";
+  message << op << ": " << what << " must be F32 or BF16 of rank " << rank_wanted
+          << "; got " << dtype << " of rank " << rank << ".";
   return ffi::Error::InvalidArgument(message.str());
 }
 

@@ -15,18 +15,19 @@ def test_the_cost_of_a_sketch_is_measured(tmp_path):
     assert status == 0, err
     result = json.loads((tmp_path / "cost.json").read_text())
     assert {"cpu", "cores", "fsparse", "jaxlib"} <= {*result["machine"]}
-    assert [(row["width"], row["batch"]) for row in result["rows"]] == [(5, 3), (7, 3)]
+    sizes = [(row["width"], row["batch"], row["candidates"]) for row in result["rows"]]
+    assert sizes == [(5, 3, 1), (5, 3, 4), (7, 3, 1), (7, 3, 4)]
     for row in result["rows"]:
         assert {*row} >= PARTS
         assert all(row[part] > 0 for part in PARTS)
         assert row["all_share"] == row["all_ms"] / row["train_ms"]
-    assert "query_and_update_share" in out
+    assert "share" in out
 
 
 @pytest.mark.parametrize(
     ("argv", "status", "words"),
     [
-        (["--help"], 0, "python examples/benchmarks/sketch.py --widths"),
+        (["--help"], 0, "python examples/benchmarks/sketch.py --kind"),
         (["--rounds", 0], 2, "must be at least 1"),
     ],
 )

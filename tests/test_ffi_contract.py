@@ -139,6 +139,10 @@ CALLS = {
         },
         {"sums": f32(G, B, 2, K), "moments": f32(G, B, 2 * K - 1)},
     ),
+    "fsparse_hadamard_codes": (
+        {"x": f32(2, B, 4), "signs": f32(2, 1, 3, 4), "flips": FLIPS},
+        {"probes": i32(2, B, L, 3)},
+    ),
     "fsparse_build_buckets": ({"codes": u16(L, N)}, BUCKETS),
     "fsparse_move_rows": ({**CHANGES, **STATE}, STATE),
     "fsparse_insert_entries": ({**CHANGES, "max_inserted": i32(1), **STATE}, STATE),
@@ -160,6 +164,7 @@ TABLES = {
     ("fsparse_dense_top_k", "w"),
     ("fsparse_sampled_top_k", "w"),
     ("fsparse_sign_codes", "w"),
+    ("fsparse_hadamard_codes", "x"),
 }
 # Sizes that nothing else has to agree with: any number of rows of a table.
 FREE = {
@@ -182,6 +187,8 @@ FREE = {
     ("fsparse_sketch_query", "table", 2),
     ("fsparse_sketch_query", "table", 3),
     ("fsparse_sketch_query", "sums", 2),
+    ("fsparse_hadamard_codes", "signs", 1),
+    ("fsparse_hadamard_codes", "flips", 0),
     ("fsparse_build_buckets", "codes", 1),
     ("fsparse_build_buckets", "entries", 1),
     ("fsparse_vote", "probes", 1),
@@ -231,8 +238,8 @@ def wrong_tables(name, what, x):
     if (name, what) in TABLES:
         yield "i32", x.astype(jnp.int32)
         yield "f16", x.astype(jnp.float16)
-        yield "rank1", x[0]
-        yield "rank3", x.astype(jnp.bfloat16)[None]
+        yield "one less", x[0]
+        yield "one more", x.astype(jnp.bfloat16)[None]
 
 
 def test_the_table_of_calls_is_complete():
@@ -324,9 +331,11 @@ def test_one_accumulator_a_row_is_f32():
 @pytest.mark.parametrize(("name", "operands", "results"), [*variants(wrong_tables)])
 def test_wrong_tables_are_refused_by_name(name, operands, results):
     got = {"int32": "S32", "float16": "F16", "float32": "F32", "bfloat16": "BF16"}
-    w = operands["w"]
-    message = f"{name}: w must be F32 or BF16 of rank 2; got {got[w.dtype.name]} of "
-    with pytest.raises(jax.errors.JaxRuntimeError, match=f"{message}rank {w.ndim}"):
+    what, rank = ("x", 3) if name == "fsparse_hadamard_codes" else ("w", 2)
+    w = operands[what]
+    message = f"{name}: {what} must be F32 or BF16 of rank {rank}; got "
+    message += f"{got[w.dtype.name]} of rank {w.ndim}"
+    with pytest.raises(jax.errors.JaxRuntimeError, match=message):
         call(name, operands, results)
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import test_exact_adam
+import test_hadamard_codes
 import test_matmul
 import test_rounding
 import test_rows
@@ -71,6 +72,9 @@ def check_all():
             )
     for bad in (np.nan, np.inf):
         test_sign_codes.test_rows_that_are_not_finite_are_zeros(rng, bad, 9)
+    for size in (*test_hadamard_codes.SIZES, test_hadamard_codes.MANY_PASSES):
+        for dtype in (jnp.float32, jnp.bfloat16):
+            test_hadamard_codes.test_matches_its_twin_to_the_bit(rng, size, dtype)
 
 
 def run(level):

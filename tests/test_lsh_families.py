@@ -94,14 +94,15 @@ def test_signs_belong_to_coordinates():
 
 @pytest.mark.parametrize("n", [1, 2, 8, 64])
 def test_rotations_are_matrices_of_hadamard(rng, n):
-    """In every block an orthogonal one, scaled as Gaussian directions are."""
+    """In every block an orthogonal one, ``n`` times as long as Gaussian directions."""
     h = np.array([[(-1) ** (i & j).bit_count() for j in range(n)] for i in range(n)])
     signs = rng.choice([-1.0, 1.0], (2, 3, n)).astype(np.float32)
     x = rng.standard_normal((3, n)).astype(np.float32)
     got = jax.jit(rotate)(x, signs)
     for block, (d1, d2, d3) in enumerate(signs):
         matrix = h @ np.diag(d3) @ h @ np.diag(d2) @ h @ np.diag(d1) / n
-        np.testing.assert_allclose(got[:, block], x @ matrix.T, rtol=1e-5, atol=1e-5)
+        y = got[:, block] / n
+        np.testing.assert_allclose(y, x @ matrix.T, rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(matrix @ matrix.T, n * np.eye(n), atol=1e-4)
 
 

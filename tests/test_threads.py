@@ -60,6 +60,7 @@ def every_op(x, w, v, ids):
         "hashes": [fsparse.lsh.codes(family, x) for family in families(x.shape[1])],
         "hash_of_one": fsparse.lsh.codes(families(x.shape[1])[0], x[:1]),
         "probes": fsparse.lsh.probes(families(x.shape[1])[0], x, 7),
+        "hadamard_probes": fsparse.lsh.probes(families(x.shape[1])[-1], x, 7),
         "sampled_top_k": fsparse.sampled_top_k(x, w, ids, 20),
         "sampled_top_k_bf16": fsparse.sampled_top_k(x, half, ids, 20),
         "sampled_top_k_of_one": fsparse.sampled_top_k(x[:1], w, ids.reshape(1, -1), 20),
@@ -99,7 +100,9 @@ def of_buckets(w, ids, num_tables=8, num_buckets=16):
 @functools.cache
 def families(d):
     """Made once, outside of any trace."""
-    makers = fsparse.lsh.simhash, fsparse.lsh.dwta, fsparse.lsh.minhash, fsparse.lsh.l2
+    lsh = fsparse.lsh
+    fast = functools.partial(lsh.simhash, kind="hadamard")
+    makers = lsh.simhash, lsh.dwta, lsh.minhash, lsh.l2, fast
     with jax.ensure_compile_time_eval():
         return [make(jax.random.key(0), d) for make in makers]
 

@@ -12,17 +12,19 @@ import jax.numpy as jnp
 import numpy as np
 from dense import gather, one_hot, sampled, scatter, take
 from dense_buckets import MAX_INSERTED, NOWHERE, NUM_BUCKETS, dense_buckets
+from scipy.linalg import hadamard
 
 import fsparse
 from fsparse import RowGrad, lsh, rows, samplers
 from fsparse._call import vary_together
 from fsparse.losses import sampled_softmax_loss
 from fsparse.lsh import _buckets
-from fsparse.lsh._simhash import SimHash
+from fsparse.lsh._simhash import HadamardSimHash, SimHash
 from fsparse.sketch import _ops as sketch_ops
 
 B, K, D, N, SIZE = 4, 3, 5, 7, 5
 TABLES, BITS, PROBES = 2, 3, 5
+POWER = 8  # the next one of 2 from D
 CELLS, BLOCKS = 6, 2  # of a row of a sketch
 LR, B1, B2, EPS, DECAY, NUM_RATES = 0.3, 0.9, 0.999, 1e-8, 0.9, 2
 
@@ -229,6 +231,13 @@ def hashed_rows(x, directions):
     bits = (x @ directions > 0).reshape(len(x), TABLES, -1).astype(jnp.int32)
     codes = jnp.sum(bits * 2 ** jnp.arange(bits.shape[2], dtype=jnp.int32), axis=2)
     return codes.astype(jnp.int32), jnp.sum(x, axis=1) * codes[:, 0]
+
+
+def probed_rotations(x, signs):
+    """``H D3 H D2 H D1`` as a matrix, of which the first rows are directions."""
+    h = jnp.asarray(hadamard(POWER), jnp.float32)
+    matrix = h @ (signs[0, 2][:, None] * h) @ (signs[0, 1][:, None] * h) * signs[0, 0]
+    return probed_rows(x, matrix[: TABLES * BITS, :D].T)
 
 
 def probed_rows(x, directions):
@@ -441,6 +450,13 @@ def make_cases():
         Case("best_loss", _best_loss, best_loss, (x, w, each), "fsparse_dense_top_k"),
         Case("hashes", _hashed_rows, hashed_rows, (x, directions), hashing),
         Case("probes", _probed_rows, probed_rows, (x, directions), hashing),
+        Case(
+            "hadamard_probes",
+            _probed_rotations,
+            probed_rotations,
+            (x, jnp.sign(normal(1, 3, POWER))),
+            "fsparse_hadamard_codes",
+        ),
         Case("sparse_probes", _probed_bags, probed_bags, (v, directions, own), hashing),
         Case(
             "softmax_loss",
@@ -515,6 +531,11 @@ def _hashed_rows(x, directions):
 
 def _probed_rows(x, directions):
     family = SimHash(D, TABLES, BITS, directions)
+    return lsh.probes(family, x, PROBES), jnp.sum(x)
+
+
+def _probed_rotations(x, signs):
+    family = HadamardSimHash(D, TABLES, BITS, signs)
     return lsh.probes(family, x, PROBES), jnp.sum(x)
 
 

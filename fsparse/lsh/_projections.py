@@ -22,23 +22,25 @@ def project(x: Rows, directions: Array) -> Array:
 
 
 def rotate(x: Array, signs: Array) -> Array:
-    """``H D3 H D2 H D1 x``, scaled as Gaussian directions are: ``f32[b, r, n]``.
+    """``H D3 H D2 H D1 x``: ``f32[..., b, r, n]``, orthogonal but for a scale.
 
     Args:
-      x: ``f32[b, n]``, ``n`` a power of two.
-      signs: ``f32[r, 3, n]`` of +-1: a sign for each coordinate in each of 3 rounds.
+      x: ``f32[..., b, n]``, ``n`` a power of two.
+      signs: ``f32[..., r, 3, n]`` of +-1, for each coordinate in each round.
+
+    ``H`` is of +-1, so that outputs are ``n`` times those of Gaussian directions.
     """
-    y = x[:, None, :]
+    y = x[..., :, None, :]
     for i in range(3):
-        y = _walsh_hadamard(y * signs[None, :, i])
-    return y / x.shape[1]
+        y = _walsh_hadamard(y * signs[..., None, :, i, :])
+    return y
 
 
 def _walsh_hadamard(x: Array) -> Array:
-    """``H x`` along the last axis by butterflies, ``H`` of +-1."""
-    shape, half = x.shape, 1
-    while half < shape[-1]:
+    """``H x`` along the last axis by butterflies, the widest ones first."""
+    shape, half = x.shape, x.shape[-1] // 2
+    while half > 0:
         a, b = jnp.moveaxis(x.reshape(*shape[:-1], -1, 2, half), -2, 0)
         x = jnp.stack([a + b, a - b], axis=-2)
-        half *= 2
+        half //= 2
     return x.reshape(shape)

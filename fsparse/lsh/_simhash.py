@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from fsparse.lsh._codes import Family
-from fsparse.lsh._inputs import Rows, clean, densified
+from fsparse.lsh._hadamard_codes import hadamard_codes
+from fsparse.lsh._inputs import Rows, SparseRows, clean, densified
 from fsparse.lsh._join import require_positive, require_sizes
-from fsparse.lsh._probing import flip_sets, probes_of
-from fsparse.lsh._projections import rotate
 from fsparse.lsh._sign_codes import sign_codes
 
 Array = jax.Array
@@ -59,15 +58,10 @@ class HadamardSimHash(_Signs):
         return self.signs.shape[0] * self.signs.shape[2]
 
     def probe_rows(self, x: Rows, num_probes: int) -> Array:
-        sets = jnp.asarray(flip_sets(self.num_bits, num_probes))
-        return probes_of(self._margins(x), sets, num_probes)
-
-    def _margins(self, x: Rows) -> Array:
-        dense = densified(clean(x, self.dim), self.dim)
-        extra = self.signs.shape[2] - self.dim
-        y = rotate(jnp.pad(dense, ((0, 0), (0, extra))), self.signs)
-        y = y.reshape(y.shape[0], -1)[:, : self.num_tables * self.num_bits]
-        return y.reshape(y.shape[0], self.num_tables, self.num_bits)
+        if isinstance(x, SparseRows):
+            x = densified(clean(x, self.dim), self.dim)
+        sizes = self.num_tables, self.num_bits, num_probes
+        return hadamard_codes(x, self.signs, *sizes)
 
 
 def simhash(
