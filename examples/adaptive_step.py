@@ -71,7 +71,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     family = lsh.minhash(jax.random.key(args.seed), N, num_tables=32, num_bits=13)
     scorer = adaptive.sketched(family, key_of)
-    choose = adaptive.priority(BATCH)
+    choose = adaptive.systematic(BATCH)
     init, step = adaptive.adaptive_step(train_step, scorer, choose, warmup=50)
     state = init(jax.random.key(args.seed), make_state(args.seed))
     run = jax.jit(step, donate_argnums=0)  # tables and sketch stay where they are

@@ -180,6 +180,12 @@ def test_shapes_alone_are_enough_to_begin():
     jax.tree.map(np.testing.assert_array_equal, carry, adaptive.carry_init(LIKE, 8))
 
 
+def test_an_eager_queue_can_be_donated():
+    push = jax.jit(adaptive.carry_push, donate_argnums=0)
+    carry = push(adaptive.carry_init(LIKE, 8), LIKE, jnp.ones(M))
+    assert carry.count == M
+
+
 CARRY = adaptive.carry_init(LIKE, CAPACITY)
 W = jnp.ones(M)
 THRESHOLD = partial(adaptive.threshold, KEY, SCORES, VALID, tau=1.0)

@@ -110,8 +110,9 @@ def carry_init(example_batch_like: Any, capacity: int) -> CarryOver:
         lambda leaf: jnp.zeros((capacity, *leaf.shape[1:]), leaf.dtype),
         example_batch_like,
     )
-    zero = jnp.int32(0)
-    return CarryOver(items, jnp.zeros(capacity, jnp.float32), zero, zero, zero)
+    # An array each, so that all can be donated.
+    zeros = [jnp.zeros((), jnp.int32) for _ in range(3)]
+    return CarryOver(items, jnp.zeros(capacity, jnp.float32), *zeros)
 
 
 def carry_push(carry: CarryOver, candidates: Any, weights: Array) -> CarryOver:

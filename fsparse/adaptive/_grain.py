@@ -26,7 +26,7 @@ def grain_dataset(
       parent: a ``grain.IterDataset`` or ``grain.MapDataset`` whose elements are batches
         of candidates, pytrees of arrays ``[M, ...]``, as its ``batch(M)`` makes.
       scorer: how much each candidate matters.
-      selector: which of them to take, such as :func:`~fsparse.adaptive.priority`.
+      selector: which of them to take, such as :func:`~fsparse.adaptive.systematic`.
       seed: of the scorer and of the draws.
 
     Returns:

@@ -37,7 +37,7 @@ class AdaptiveIterator(Iterator[Weighted]):
       pools: such as :class:`~fsparse.adaptive.Pools`: an iterator of pairs of
         candidates and ``is_valid``, with ``get_state`` and ``set_state``.
       scorer: how much each candidate matters.
-      selector: which of them to take, such as :func:`~fsparse.adaptive.priority`.
+      selector: which of them to take, such as :func:`~fsparse.adaptive.systematic`.
       seed: of the scorer and of the draws; step ``t`` has a key of its own.
       train_state: what scorers that look at the model are shown. It is an attribute,
         to be set after each step, and no part of the state.

@@ -86,7 +86,7 @@ def adaptive_step(
         f32[b], aux)``. Targets are what scores should predict: the losses that were
         computed anyway, or norms of gradients. Of padding, weights are 0.
       scorer: how much each candidate matters.
-      selector: which of them to take, such as :func:`fsparse.adaptive.priority`.
+      selector: which of them to take, such as :func:`fsparse.adaptive.systematic`.
       min_gain: the least factor by which following the scores must divide the
         variance of the gradient; below it, batches are drawn uniformly, until it is
         reached again. What scoring costs may be put in here: 1.1 where a step takes a
