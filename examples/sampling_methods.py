@@ -196,7 +196,7 @@ def random_score() -> Scorer:
 
     def score(key: Array, encoded: Any, train_state: Any, batch: Batch) -> Array:
         del encoded, train_state
-        return jax.random.uniform(key, batch.labels.shape)
+        return jax.random.uniform(key, batch.labels.shape, jnp.float32)
 
     def update(key: Array, *learnt: Any) -> Array:
         del learnt

@@ -113,10 +113,12 @@ int64_t Votes<Count>::Rank(int64_t num_rows, int64_t start, int64_t k, int32_t* 
   const int64_t least = found > k ? LeastChosen(k) : 0;
   int64_t at = WriteAbove(least, start, ids, votes);
   if (least > 0) {
-    PickFrom(start, least, least, k - at);
-    std::copy_n(picked_.begin(), k - at, ids + at);
-    std::fill(votes + at, votes + k, static_cast<int32_t>(least));
-    at = k;
+    const Count most = least < most_ ? least : std::numeric_limits<Count>::max();
+    PickFrom(start, least, most, k - at);
+    const int64_t count = std::min<int64_t>(k - at, picked_.size());
+    std::copy_n(picked_.begin(), count, ids + at);
+    std::fill_n(votes + at, count, static_cast<int32_t>(least));
+    at += count;
   }
   std::fill(ids + at, ids + k, static_cast<int32_t>(num_rows));
   std::fill(votes + at, votes + k, 0);

@@ -144,3 +144,11 @@ def test_no_gradients_and_no_rows():
     l2 = lsh.l2(jax.random.key(0), D)
     assert lsh.collision_probability(l2, DENSE, DENSE[:0]).shape == (5, 0)
     assert math.isfinite(float(p(DENSE)))
+
+
+@pytest.mark.parametrize("size", [1e20, 3e38])
+def test_l2_of_huge_rows_is_finite(size):
+    family = lsh.l2(jax.random.key(0), 1, num_tables=1)
+    x = jnp.array([[size], [-size]], jnp.float32)
+    got = lsh.collision_probability(family, x, x, rehash=False)
+    np.testing.assert_allclose(got, np.eye(2), atol=1e-6)

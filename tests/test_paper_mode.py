@@ -286,3 +286,11 @@ def test_ratios_out_of_range_are_refused():
         adaptive.infobatch_epoch(jax.random.key(0), jnp.ones(3), 0, 1, delta=2.0)
     with pytest.raises(TypeError, match="infobatch_epoch: scores must be float32"):
         adaptive.infobatch_epoch(jax.random.key(0), jnp.ones(3, int), 0, 1)
+
+
+def test_infobatch_keeps_all_where_scores_are_equal():
+    """Whatever the rounding of their mean."""
+    for n, score in ((7, 0.1), (512, 0.7), (1000, 0.7)):
+        scores = jnp.full(n, score, jnp.float32)
+        weights = adaptive.infobatch_epoch(jax.random.key(0), scores, 0, 8)
+        np.testing.assert_array_equal(weights, 1)

@@ -362,3 +362,17 @@ def test_types_stay_with_64_bits_and_without_promotion():
         scores = jnp.ones(M, jnp.float32)
         weights = adaptive.infobatch_epoch(KEY, scores, jnp.int32(1), 8)
         assert weights.dtype == jnp.float32
+
+
+@pytest.mark.parametrize(("target", "weight"), [(3e38, 2.0), (1.0, 1e30)])
+def test_huge_targets_and_weights_are_ignored_and_counted(target, weight):
+    scorer = adaptive.class_mean(lambda batch: batch, 2)
+    labels = jnp.array([0, 1])
+    state = scorer.update(
+        scorer.init(jax.random.key(0)),
+        labels,
+        jnp.array([target, 1.0]),
+        jnp.array([weight, 1.0]),
+    )
+    assert state.num_ignored == 1
+    np.testing.assert_allclose(scorer.score(state, labels, None, labels), 1)

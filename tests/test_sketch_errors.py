@@ -175,6 +175,7 @@ def test_sketches_of_other_hash_functions_do_not_merge():
         sk.nw_merge(PLAIN, other)
     merged = jax.jit(sk.nw_merge)(PLAIN, other)
     assert jnp.isnan(merged.table).all()  # loud, where nothing can be raised
+    assert_all_nan(sk.nw_query(merged, X)[:3])
     alike = sk.nw_init(lsh.simhash(KEY, D, num_tables=6, num_bits=3))
     assert not jnp.isnan(jax.jit(sk.nw_merge)(PLAIN, alike).table).any()
     sk.nw_merge(PLAIN, alike)
@@ -185,4 +186,8 @@ def test_traced_decay_out_of_range():
     decay = jax.jit(sk.nw_decay)
     assert float(decay(PLAIN, jnp.float32(2)).unit) == 1
     assert float(decay(PLAIN, jnp.float32(0)).unit) == 2.0**100
-    assert jnp.isnan(decay(PLAIN, jnp.float32(jnp.nan)).unit)
+    assert_all_nan(sk.nw_query(decay(PLAIN, jnp.float32(jnp.nan)), X))
+
+
+def assert_all_nan(estimate):
+    assert all(jnp.isnan(x).all() for x in estimate)

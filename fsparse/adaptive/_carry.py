@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from fsparse import _checks
+from fsparse.adaptive._mixing import uniform_bits
 
 Array = jax.Array
 
@@ -62,7 +63,7 @@ def threshold(
     always = jnp.zeros_like(is_valid) if always is None else jnp.asarray(always)
     _check_pool(fn, scores, is_valid, always, prob)
     is_high = always | (jax.lax.stop_gradient(scores) >= jax.lax.stop_gradient(tau))
-    is_lucky = jax.random.bernoulli(key, jnp.float32(prob), scores.shape)
+    is_lucky = uniform_bits(key, scores.shape) <= jnp.float32(prob)
     weights = jnp.where(is_high, 1, jnp.where(is_lucky, 1 / prob, 0))
     return jnp.where(is_valid, weights, 0).astype(jnp.float32)
 

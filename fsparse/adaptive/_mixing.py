@@ -87,3 +87,9 @@ def over_max(x: Array) -> Array:
 def num_true(mask: Array) -> Array:
     """How many are true, or 1 in place of 0."""
     return jnp.maximum(jnp.sum(mask, dtype=jnp.float32), 1)
+
+
+def uniform_bits(key: Array, shape: tuple[int, ...]) -> Array:
+    """On ``(0, 1]``, with all 32 bits where it is small, as it decides there."""
+    bits = jax.random.bits(key, shape, jnp.uint32)
+    return (bits.astype(jnp.float32) + 0.5) * 2.0**-32

@@ -7,7 +7,7 @@ import jax
 from fsparse.adaptive._scorers import Batch
 from fsparse.adaptive._sketched import Rows, sketched
 from fsparse.adaptive._step import TrainStep
-from fsparse.adaptive._threshold_step import ThresholdStep, threshold_step
+from fsparse.adaptive._threshold_step import Tau, ThresholdStep, threshold_step
 from fsparse.lsh import Family
 
 Array = jax.Array
@@ -19,7 +19,7 @@ def paper_step(
     key_of: Callable[[Batch], Rows],
     *,
     size: int,
-    tau: float,
+    tau: Tau,
     prob: float = 0.1,
     always: Callable[[Batch], Array] | None = None,
     warmup: int = 20,
@@ -37,7 +37,7 @@ def paper_step(
       key_of: of a batch, the rows to hash. The authors take the inputs through a fixed
         random embedding; the label is not part of it.
       size: examples of a batch, at least as many as candidates of a call.
-      tau: the threshold of the loss.
+      tau: the threshold of the loss, or a function of scores and validity.
       prob: the chance of what is below it.
       always: of candidates, ``bool[M]``: the authors keep all positives.
       warmup: calls at first that train on everything: 20 of 512 candidates are the

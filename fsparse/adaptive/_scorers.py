@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from fsparse import _checks
 from fsparse.reference import valid
+from fsparse.sketch._inputs import LARGEST_VALUE, LARGEST_WEIGHT
 
 Array = jax.Array
 Batch = Any  # a pytree of arrays whose first axis counts examples
@@ -31,8 +32,8 @@ class Scorer(NamedTuple):
 
     ``update(state, encoded, targets f32[b], weights f32[b]) -> state``: learns the
     targets, losses or norms of gradients, of ``b`` examples, each as often as its
-    weight says. Weight 0 is padding; targets that are not finite are ignored, and
-    counted by scorers that have a state.
+    weight says. Weight 0 is padding; targets that are not finite or beyond ``2**60``
+    and weights above ``2**24`` are ignored, and counted by scorers that have a state.
     """
 
     init: Callable[[Array], Any]
@@ -246,8 +247,9 @@ def usable(
 ) -> tuple[Array, Array, Array]:
     """Targets and weights with 0 for what cannot be learnt, and how many those are."""
     targets, weights = jax.lax.stop_gradient((targets, weights))
-    is_finite = jnp.isfinite(targets) & jnp.isfinite(weights)
-    is_bad = (weights != 0) & ~(is_finite & (weights >= 0) & is_known)
+    is_fit = jnp.abs(targets) <= LARGEST_VALUE
+    is_fit &= (weights >= 0) & (weights <= LARGEST_WEIGHT)
+    is_bad = (weights != 0) & ~(is_fit & is_known)
     keep = (weights != 0) & ~is_bad
     num_ignored = jnp.sum(is_bad, dtype=jnp.int32)
     return jnp.where(keep, targets, 0), jnp.where(keep, weights, 0), num_ignored

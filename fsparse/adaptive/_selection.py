@@ -20,6 +20,7 @@ from fsparse.adaptive._mixing import (
     over_max,
     pool,
     ratios_of,
+    uniform_bits,
 )
 
 Array = jax.Array
@@ -80,7 +81,7 @@ def priority(size: int, *, uniform: float = 0.1) -> Selector:
     def select(key: Array, scores: Array, is_valid: Array) -> Selection:
         scores, is_valid = pool(fn, scores, is_valid)
         p = mixed(scores, is_valid, uniform)
-        priorities = jnp.where(is_valid, p / _uniform(key, p.shape), 0)
+        priorities = jnp.where(is_valid, p / uniform_bits(key, p.shape), 0)
         best, indices = _top(priorities, size + 1)
         indices, is_chosen, t = indices[:size], best[:size] > 0, best[size]
         ratios = t / jnp.where(is_chosen, _rows(p, indices), 1)
@@ -104,7 +105,7 @@ def systematic(size: int, *, uniform: float = 0.1) -> Selector:
 
     Returns:
       A :data:`Selector`; indices are in random order, but repeats stand together. For
-      equal scores it is a sample without repeats, with weights of exactly 1. If there
+      equal scores it is a sample without repeats, with weights of 1, rounded. If there
       are at most ``size`` valid candidates, all of them are chosen once, with weights
       ``size / n``. Of an empty pool all is padding.
 
@@ -116,7 +117,7 @@ def systematic(size: int, *, uniform: float = 0.1) -> Selector:
     The random order lets any two candidates meet in a batch, and makes the variance the
     same for all orders of the data. Probabilities are rounded to multiples of about
     ``2**-30``, at least one, and sums are of integers: the probabilities returned are
-    the ones followed, to the last bit. Madow and Madow, "On the theory of systematic
+    the ones followed, rounded to f32. Madow and Madow, "On the theory of systematic
     sampling", Ann. Math. Statist. 15(1), 1944; with unequal ``p``, Madow 1949.
 
     Example:
@@ -174,7 +175,7 @@ def top(size: int, *, biased: bool) -> Selector:
     if biased is not True:
         raise ValueError(
             f"{fn}: biased must be True, since the weights undo no bias; got {biased}. "
-            "Take adaptive.priority for a selection without bias."
+            "Take adaptive.systematic for a selection without bias."
         )
 
     def select(key: Array, scores: Array, is_valid: Array) -> Selection:
@@ -323,12 +324,6 @@ def _rows(x: Array, places: Array) -> Array:
     return (
         jnp.take(x, places, mode="clip") if x.size else jnp.ones(places.shape, x.dtype)
     )
-
-
-def _uniform(key: Array, shape: tuple[int, ...]) -> Array:
-    """On ``(0, 1]``, with all 32 bits where it is small, as it decides there."""
-    bits = jax.random.bits(key, shape, jnp.uint32)
-    return (bits.astype(jnp.float32) + 0.5) * 2.0**-32
 
 
 def _sum(x: Array) -> Array:

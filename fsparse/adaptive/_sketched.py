@@ -47,7 +47,8 @@ def sketched(
       num_slices: of the sketch; the number of classes, or fewer.
       prior: examples of the slice's mean that every estimate begins with.
       decay: what a step leaves of the past, in ``(0, 1]``.
-      explore: standard errors that are added, for examples of which little is known.
+      explore: standard errors that are added: where the hash functions disagree. They
+        are 0 where nothing is known.
 
     Returns:
       A :class:`Scorer` with a :class:`fsparse.sketch.NWSketch` as its state. The

@@ -47,7 +47,9 @@ class AdaptiveInfo(NamedTuple):
     aux: Any  # of the user's step
     selection: Selection
     effective_sample_size: Array  # f32[], of the weights, of all devices
-    variance_reduction: Array  # f32[], of the gradient, estimated; 1 is none
+    # f32[], of targets in independent draws, estimated; 1 is none. That of the gradient
+    # as far as targets follow its norm.
+    variance_reduction: Array
     is_on: Array  # bool[], whether the scores were followed
 
 
@@ -90,7 +92,9 @@ def adaptive_step(
       min_gain: the least factor by which following the scores must divide the
         variance of the gradient; below it, batches are drawn uniformly, until it is
         reached again. What scoring costs may be put in here: 1.1 where a step takes a
-        tenth longer. None to follow the scores always.
+        tenth longer; above 1, steps begin uniform. It knows nothing of the noise of
+        :func:`fsparse.adaptive.priority`'s weights, nor of the bias of
+        :func:`fsparse.adaptive.top`, which wants None: to follow the scores always.
       warmup: steps of uniform batches at first.
       probe_every: steps from one evaluation of the scores to the next while they are
         not followed; the others do not compute them.
@@ -122,7 +126,8 @@ def adaptive_step(
       ...     gradient = jax.grad(lambda w: jnp.mean(weights * loss(w)))(w)
       ...     return w - 0.5 * gradient, loss(w), ()
       >>> scorer = adaptive.exact(lambda w, batch: jnp.abs(w - batch))
-      >>> init, step = adaptive.adaptive_step(train_step, scorer, adaptive.priority(2))
+      >>> select = adaptive.systematic(2)
+      >>> init, step = adaptive.adaptive_step(train_step, scorer, select)
       >>> state = init(jax.random.key(0), jnp.float32(0))
       >>> state, info = step(state, jnp.array([1.0, 1.0, 1.0, 1.0]))
       >>> state.num_steps, info.is_on

@@ -125,6 +125,7 @@ def threshold_step(
     fn = "threshold_step"
     _checks.require_type(fn, Scorer, scorer=scorer)
     _checks.require_count(fn, 1, size=size)
+    _checks.require_between(fn, 2.0**-20, 1, prob=prob)
     _checks.require_count(fn, 0, warmup=warmup)
     last = 2**31 - 1 if until is None else until
     _checks.require_count(fn, 0, until=last)

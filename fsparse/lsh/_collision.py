@@ -14,6 +14,8 @@ from fsparse.lsh._minhash import MinHash
 from fsparse.lsh._simhash import HadamardSimHash, SimHash
 
 Array = jax.Array
+_LARGE, _UNIT = 2.0**40, 2.0**80  # coordinates beyond, and what they are measured in
+_FAR = 2.0**60  # distances beyond are alike: no collisions
 
 
 def collision_probability(
@@ -114,15 +116,20 @@ def _unit(x: Array) -> Array:
 
 
 def _distance(x: Array, y: Array) -> Array:
-    """Centred first, for less is cancelled then."""
+    """Centred first, for less is cancelled then; squares do not overflow."""
+    is_large = jnp.max(jnp.abs(x), initial=0) + jnp.max(jnp.abs(y), initial=0) > _LARGE
+    unit = jnp.where(is_large, _UNIT, 1)
+    x, y = x * (1 / unit), y * (1 / unit)
     centre = jnp.sum(y, axis=0, keepdims=True) / max(len(y), 1)
     x, y = x - centre, y - centre
     squares = jnp.sum(x * x, axis=1)[:, None] + jnp.sum(y * y, axis=1)[None]
-    return jnp.sqrt(jnp.maximum(squares - 2 * _products(x, y), 0))
+    squares -= 2 * _products(x, y)
+    return unit * jnp.sqrt(jnp.maximum(squares, 0))
 
 
 def _same_interval(c: Array) -> Array:
     """Of two points at a distance of ``c`` widths, projected."""
+    c = jnp.minimum(c, _FAR)
     r = 1 / jnp.where(c > 0, c, 1)
     overlap = math.sqrt(2 / math.pi) / r * -jnp.expm1(-r * r / 2)
     return jnp.where(c > 0, jnp.maximum(erf(r / math.sqrt(2)) - overlap, 0), 1)

@@ -59,10 +59,10 @@ def nw_rotate(sketch: NWSketch) -> NWSketch:
     window that slides by whole blocks. With one block, everything is forgotten.
 
     Args:
-      sketch: from :func:`nw_init`, with ``num_blocks`` of at least 2.
+      sketch: from :func:`nw_init`.
 
     Returns:
-      The sketch. It overwrites ``sketch``, if that is donated.
+      The sketch.
 
     Raises:
       TypeError: if ``sketch`` is none.

@@ -16,7 +16,10 @@ Array = jax.Array
 
 
 class Estimate(NamedTuple):
-    """What :func:`nw_query` knows of each row; nothing in it is ever NaN."""
+    """What :func:`nw_query` knows of each row.
+
+    NaN only of a sketch that was merged with other hash functions, or decayed by NaN.
+    """
 
     mean: Array  # f32[b] or f32[b, m], of values near it
     stderr: Array  # likewise, of mean as an estimate of the exact kernel regression
@@ -68,7 +71,8 @@ def nw_query(
     Returns:
       An :class:`Estimate`. ``stderr`` is from the spread between rows of the
       linearised error ``(s_r - mean * c_r) / (C + prior)``: of the hash functions, not
-      of values; infinite if there is but one row. ``density`` is the estimate of RACE.
+      of values; infinite if there is but one row, and 0 where all rows agree, also on
+      nothing: ``count`` tells how much is known. ``density`` is the estimate of RACE.
       Where ``minhash`` has more bins than a set has members, bins borrow from each
       other and rows are alike: errors are larger then, and ``stderr`` does not see it.
 
@@ -127,7 +131,7 @@ def _prior(sketch: NWSketch, labels: Array, prior: float) -> Prior:
     every = jnp.sum(slices, axis=0, keepdims=True)
     mean_of_all = ratio(every[:, 1:], every[:, :1])
     means = ratio(slices[:, 1:] + prior * mean_of_all, slices[:, :1] + prior)
-    means = jnp.where(slices[:, :1] + prior > 0, means, mean_of_all)
+    means = jnp.where(slices[:, :1] + prior <= 0, mean_of_all, means)
     of_slice = labels % sketch.num_slices
     mean = jnp.where((labels >= 0)[:, None], means[of_slice], mean_of_all)
     own = slices[of_slice]
@@ -135,8 +139,8 @@ def _prior(sketch: NWSketch, labels: Array, prior: float) -> Prior:
 
 
 def ratio(a: Array, b: Array) -> Array:
-    """``a / b``, and 0 where ``b`` is not positive."""
-    return jnp.where(b > 0, a / jnp.where(b > 0, b, 1), 0)
+    """``a / b``, and 0 where ``b <= 0``; NaN stays NaN."""
+    return jnp.where(b <= 0, 0, a / jnp.where(b <= 0, 1, b))
 
 
 def _estimate(
@@ -159,7 +163,7 @@ def _estimate(
         wide = lambda x: x.reshape(x.shape[0], *[1] * (axes - 2), -1)  # noqa: E731
         count = scale * means[..., :1] - wide(before.number) / num_others
         more = scale * means[..., 1:] - wide(before.excess) / num_others
-        return jnp.maximum(count, 0), jnp.where(count > 0, more, 0)
+        return jnp.maximum(count, 0), jnp.where(count <= 0, 0, more)
 
     count, more = corrected(sums * (groups / r), 3)
     shift = jnp.median(ratio(more, count + prior), axis=1)
