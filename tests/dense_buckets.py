@@ -36,8 +36,9 @@ def dense_buckets(codes, changes, question, k=3):
             row, new = pair(moved, new_codes, j)
             target = jnp.where(row, new_codes[:, j, None], codes)
             old = (one_hot(codes, NUM_BUCKETS) > 0).swapaxes(1, 2)
-            old &= (target != codes)[:, None]
-            num_inserted -= count(entries & ~old & new & jnp.any(old, 1)[:, None])
+            is_moved = (target != codes)[:, None]
+            old &= is_moved
+            num_inserted -= count(entries & ~old & new & is_moved)
             entries, codes = (entries & ~old) | new, target
 
     insert()
