@@ -98,7 +98,11 @@ def test_transformations(name):
 
 Z, IDS = jnp.asarray(LOGITS), jnp.asarray(LABELS)
 MISTAKES = [
-    (lambda: adaptive.softmax_gradient_norm(Z, IDS[1:]), ValueError, "row for each"),
+    (
+        lambda: adaptive.softmax_gradient_norm(Z, IDS[1:]),
+        ValueError,
+        "labels must have one for each row of logits",
+    ),
     (lambda: adaptive.softmax_gradient_norm(Z, Z[:, 0]), TypeError, "must be int32"),
     (lambda: adaptive.softmax_gradient_norm(Z[0], IDS), ValueError, "2 axes"),
     (lambda: adaptive.binary_gradient_norm(Z[0], IDS), TypeError, "must be float32"),

@@ -147,9 +147,9 @@ class AdaptiveIterator(Iterator[Weighted]):
         """Goes on where ``state`` was got."""
         fn = "adaptive.AdaptiveIterator"
         require_same(fn, {"seed": self._seed}, state)
-        self._state = _restored(fn, self._state, state["scorer"])
-        self._step = int(state["step"])
-        self._pools.set_state(state["pools"])
+        restored = _restored(fn, self._state, state["scorer"])
+        self._pools.set_state(state["pools"])  # a state that is refused changes nothing
+        self._state, self._step = restored, int(state["step"])
         self._before = state["pools"]
         if not state["is_pending"]:
             self._set_pending(None, self._none, None)

@@ -38,7 +38,15 @@ def softmax_gradient_norm(logits: Array, labels: Array) -> Array:
     """
     fn = "adaptive.softmax_gradient_norm"
     logits, labels = _checks.as_arrays(fn, logits=logits, labels=labels)
+    _checks.require_rank(fn, 2, logits=logits)
     _checks.require_rank(fn, 1, labels=labels)
+    _checks.require(
+        fn,
+        labels.shape == logits.shape[:1],
+        "labels must have one for each row of logits",
+        logits=logits,
+        labels=labels,
+    )
     is_active = jnp.ones(logits.shape, bool)
     return _norm(fn, logits, labels[:, None], is_active)
 
