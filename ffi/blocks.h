@@ -21,6 +21,12 @@ inline int64_t EvenPart(int64_t total, int64_t most, int64_t tile) {
 
 // Blocks wanted for each thread, so that the last ones do not leave a thread idle long.
 constexpr int64_t kBlocksPerThread = 4;
+// Least sides of a block, in tiles: below, packing costs as much as multiplying.
+constexpr int64_t kLeastTiles = 4;
+
+inline int64_t BlocksWanted(ffi::ThreadPool& pool) {
+  return kBlocksPerThread * std::max<int64_t>(1, pool.num_threads());
+}
 
 // A batch of products [m, n], summed over `depth`.
 struct Products {
@@ -28,16 +34,17 @@ struct Products {
 };
 
 // Calls fn(g, block) for blocks that cover the products of all groups g, of at most
-// block_n columns, which the kernels must be able to take.
-template <typename Fn>
-void ParallelBlocks(ffi::ThreadPool& pool, const Kernels& kernels, Products products,
+// block_n columns, which the kernels must be able to take. `Tiles` are those of a
+// Product, or of Kernels.
+template <typename Tiles, typename Fn>
+void ParallelBlocks(ffi::ThreadPool& pool, const Tiles& tiles, Products products,
                     int64_t block_n, const Fn& fn) {
   const auto [groups, m, n, depth] = products;
   const int64_t blocks_n = (n + block_n - 1) / block_n;
-  const int64_t wanted = kBlocksPerThread * std::max<int64_t>(1, pool.num_threads());
-  const int64_t most_m = m * groups * blocks_n / wanted;
-  const int64_t block_m = EvenPart(
-      m, std::clamp(most_m, 4 * kernels.tile_m, kernels.max_block_m), kernels.tile_m);
+  const int64_t most_m = m * groups * blocks_n / BlocksWanted(pool);
+  const int64_t block_m =
+      EvenPart(m, std::clamp(most_m, kLeastTiles * tiles.tile_m, tiles.max_block_m),
+               tiles.tile_m);
   const int64_t blocks_m = (m + block_m - 1) / block_m;
   auto run = [&, m = m, n = n, depth = depth](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
@@ -51,17 +58,29 @@ void ParallelBlocks(ffi::ThreadPool& pool, const Kernels& kernels, Products prod
               GrainFor(2 * std::min(m, block_m) * std::min(n, block_n) * depth), run);
 }
 
+// Columns of a block: a product is split by columns first, since the rows of a, which
+// every block packs anew, are those that are not gathered.
+inline int64_t BlockColumns(ffi::ThreadPool& pool, const Product& product,
+                            const Products& products) {
+  const auto [groups, m, n, depth] = products;
+  const int64_t blocks = groups * ((m + product.max_block_m - 1) / product.max_block_m);
+  const int64_t wanted = BlocksWanted(pool);
+  const int64_t most = (n * blocks + wanted - 1) / wanted;
+  return EvenPart(n,
+                  std::clamp(most, kLeastTiles * product.tile_n, product.max_block_n),
+                  product.tile_n);
+}
+
 // For each g < groups: out(g)[m, n] = product of a(g) and b(g), summed over `depth`.
 template <typename OperandA, typename OperandB>
-void ParallelGemm(ffi::ThreadPool& pool, const Kernels& kernels, int64_t groups,
-                  int64_t m, int64_t n, int64_t depth, const OperandA& a,
-                  const OperandB& b, float* out) {
-  const int64_t block_n = EvenPart(n, kernels.max_block_n, kernels.tile_n);
+void ParallelGemm(ffi::ThreadPool& pool, const Product& product, Products products,
+                  const OperandA& a, const OperandB& b, float* out) {
+  const int64_t m = products.m, n = products.n;
   auto run = [&](int64_t g, const Block& block) {
-    kernels.gemm(a(g), b(g), block, out + (g * m + block.i0) * n + block.j0, n,
-                 Scratch(kernels.scratch_floats));
+    product.run(a(g), b(g), block, out + (g * m + block.i0) * n + block.j0, n,
+                Scratch(product.scratch_floats));
   };
-  ParallelBlocks(pool, kernels, {groups, m, n, depth}, block_n, run);
+  ParallelBlocks(pool, product, products, BlockColumns(pool, product, products), run);
 }
 
 }  // namespace fsparse

@@ -1,6 +1,9 @@
 // Compiled once for each instruction set, with FSPARSE_LEVEL naming it.
 #include "kernels.h"
 
+#if defined(__AMX_BF16__)
+#include "amx_gemm.h"
+#endif
 #include "counters.h"
 #include "gemm.h"
 #include "hadamard.h"
@@ -15,9 +18,17 @@
 
 namespace fsparse::FSPARSE_LEVEL {
 
+#if defined(__AMX_BF16__)
+constexpr Product kProduct = {kPanel, kPanel, kAmxBlockM, kAmxBlockN, kAmxScratchFloats,
+                              AmxGemm};
+#else
+constexpr Product kProduct = {kTileM, kTileN, kBlockM, kBlockN, kScratchFloats, Gemm};
+#endif
+
 extern const Kernels kKernels;
 const Kernels kKernels = {
     /*name=*/FSPARSE_STRING(FSPARSE_LEVEL),
+    kProduct,
     /*tile_m=*/kTileM,
     /*tile_n=*/kTileN,
     /*max_block_m=*/kBlockM,

@@ -1,9 +1,9 @@
 // The kernels' interface: plain pointers and sizes, no Python, no XLA, no threads.
 //
-// Every function here has one implementation (gemm.h, rows.h, topk.h, optimizers.h,
-// rounding.h, counters.h, signs.h, hadamard.h) that kernels.cc compiles once for each
-// instruction set; `Dispatch()` returns the set to use. For a given set the bits of a
-// result never depend on how the caller splits the work.
+// Every function here has one implementation (gemm.h, amx_gemm.h, rows.h, topk.h,
+// optimizers.h, rounding.h, counters.h, signs.h, hadamard.h) that kernels.cc compiles
+// once for each instruction set; `Dispatch()` returns the set to use. For a given set
+// the bits of a result never depend on how the caller splits the work.
 #ifndef FSPARSE_KERNELS_H_
 #define FSPARSE_KERNELS_H_
 
@@ -74,11 +74,23 @@ struct CounterKernels {
                           int32_t* rows);
 };
 
+// A blocked product: it works in tiles of tile_m x tile_n, takes blocks of at most
+// max_block_m x max_block_n, and needs scratch_floats of scratch.
+struct Product {
+  int64_t tile_m, tile_n, max_block_m, max_block_n, scratch_floats;
+  void (*run)(Operand a, Operand b, Block block, float* out, int64_t ldc,
+              float* scratch);
+};
+
 struct Kernels {
   const char* name;
 
-  // Gemm works in tiles of tile_m x tile_n, takes blocks of at most max_block_m x
-  // max_block_n, and needs scratch_floats of scratch.
+  // What gemm computes, as fast as the level can: sums run in an order of its own, with
+  // an error like that of f32, and an element's bits depend on its rows alone.
+  Product product;
+
+  // Gemm's tiles, blocks and scratch, as of a product. Its sums run over p in order,
+  // one fused multiply-add at a time.
   int64_t tile_m, tile_n, max_block_m, max_block_n, scratch_floats;
 
   // out[i - i0, j - j0] = sum_p a(i, p) * b(j, p) for the block; ldc: row stride of
@@ -157,7 +169,7 @@ struct Kernels {
 };
 
 // The kernels for this CPU, or those that the environment variable FSPARSE_CPU_LEVEL
-// (baseline, avx2, avx512) asks for. nullptr if it asks for what the CPU lacks.
+// (baseline, avx2, avx512, amx) asks for. nullptr if it asks for what the CPU lacks.
 const Kernels* Dispatch();
 
 }  // namespace fsparse

@@ -41,7 +41,7 @@ ffi::Error SampledMatmul(ffi::ThreadPool pool, F32R3 x, ffi::AnyBuffer w, S32R2 
     return ffi::Error::Success();
   }
   ParallelGemm(
-      pool, kernels, groups, b, m, d,
+      pool, kernels.product, {groups, b, m, d},
       [&](int64_t g) { return Operand{{xp + g * b * d, d}, RowsAre::kOuter}; },
       [&](int64_t g) { return Operand{rows_of(g), RowsAre::kOuter}; }, out);
   return ffi::Error::Success();
@@ -72,7 +72,7 @@ ffi::Error GatherMatmul(ffi::ThreadPool pool, F32R3 v, ffi::AnyBuffer w, S32R2 i
     return ffi::Error::Success();
   }
   ParallelGemm(
-      pool, kernels, groups, b, d, m,
+      pool, kernels.product, {groups, b, d, m},
       [&](int64_t g) { return Operand{{vp + g * b * m, m}, RowsAre::kOuter}; },
       [&](int64_t g) { return Operand{rows_of(g), RowsAre::kDepth}; }, out);
   return ffi::Error::Success();
@@ -102,7 +102,7 @@ ffi::Error ScatterOuter(ffi::ThreadPool pool, F32R3 v, F32R3 x, S32R2 ids,
   const float* xp = x.typed_data();
   if (b != 1) {
     ParallelGemm(
-        pool, kernels, groups, m, d, b,
+        pool, kernels.product, {groups, m, d, b},
         [&](int64_t g) { return Operand{{vp + g * b * m, m}, RowsAre::kDepth}; },
         [&](int64_t g) { return Operand{{xp + g * b * d, d}, RowsAre::kDepth}; },
         products->typed_data());

@@ -27,7 +27,7 @@ def _register() -> None:
     if _ffi.cpu_level == "unsupported":
         raise ImportError(
             "fsparse: FSPARSE_CPU_LEVEL names an instruction set that this CPU or "
-            "build lacks; it must be one of baseline, avx2, avx512, or unset."
+            "build lacks; it must be one of baseline, avx2, avx512, amx, or unset."
         )
     for name, capsule in _ffi.registrations().items():
         jax.ffi.register_ffi_target(name, capsule, platform="cpu")

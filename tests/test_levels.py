@@ -20,10 +20,12 @@ import test_topk
 
 from fsparse import _ffi
 
+AVX512 = {"avx512f", "avx512vl", "avx512dq", "avx512bw"}
 NEEDS = {
     "baseline": set(),
     "avx2": {"avx2", "fma"},
-    "avx512": {"avx512f", "avx512vl", "avx512dq", "avx512bw"},
+    "avx512": AVX512,
+    "amx": AVX512 | {"avx512_bf16", "amx_tile", "amx_bf16"},
 }
 
 
@@ -100,7 +102,7 @@ def test_level_passes_the_checks(level):
 @pytest.mark.parametrize("level", ["avx1024", "AVX2", "unsupported"])
 def test_other_names_are_refused(level):
     done = run(level)
-    assert "must be one of baseline, avx2, avx512, or unset" in done.stderr
+    assert "must be one of baseline, avx2, avx512, amx, or unset" in done.stderr
     assert done.returncode != 0
 
 
