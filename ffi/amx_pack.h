@@ -14,8 +14,9 @@
 
 namespace fsparse::FSPARSE_LEVEL {
 
-// A tile holds 16 rows of 64 bytes: 16 outer indices by 32 depths, a row for each outer
-// index, or a row for each pair of depths, with the pairs of 16 outer indices.
+// A tile holds 16 rows of 64 bytes: a row for each outer index, with 16 pairs of
+// depths; or a row for each pair of depths, with those of 16 outer indices. Depths are
+// taken in steps of 32, and the pairs of a step are its depths q and q + 16.
 constexpr int64_t kTileRows = 16;
 constexpr int64_t kTileDepth = 32;
 constexpr int64_t kTileHalves = kTileRows * kTileDepth;  // bf16 in a tile
@@ -35,57 +36,59 @@ inline int NumParts(const Operand& op) {
 // 2^60. Sums of 2^7 such products are finite.
 constexpr uint32_t kLeastBits = (127 - 100) << 23, kMostBits = (127 + 60) << 23;
 
-inline uint32_t OutOfRange(__m512i bits) {
-  const __m512i size = _mm512_and_si512(bits, _mm512_set1_epi32(0x7fffffff));
-  const __m512i above = _mm512_sub_epi32(size, _mm512_set1_epi32(kLeastBits));
-  return _mm512_mask_cmpgt_epu32_mask(_mm512_test_epi32_mask(size, size), above,
-                                      _mm512_set1_epi32(kMostBits - kLeastBits));
-}
+// The extremes of magnitudes seen in each lane, as bits; 0 does not count.
+struct Extremes {
+  __m512i most = _mm512_setzero_si512();
+  __m512i least_minus_1 = _mm512_set1_epi32(-1);
 
-inline __m512 WidenHalf(__m256i halves) {
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
-}
+  void Add(__m512 x) {
+    const __m512i size = _mm512_castps_si512(_mm512_abs_ps(x));
+    most = _mm512_max_epu32(most, size);
+    least_minus_1 =
+        _mm512_min_epu32(least_minus_1, _mm512_sub_epi32(size, _mm512_set1_epi32(1)));
+  }
 
-// 16 elements at `a`, then 16 at `b`, of those that the masks name, else 0.
-struct Run {
-  uint32_t mask_a, mask_b;
+  // Lanes that held values out of range.
+  uint32_t OutOfRange() const {
+    return _mm512_cmpgt_epu32_mask(most, _mm512_set1_epi32(kMostBits)) |
+           _mm512_cmplt_epu32_mask(least_minus_1, _mm512_set1_epi32(kLeastBits - 1));
+  }
 };
 
-// Elements a[i], b[i] as 32-bit pairs.
-inline __m512i Paired(__m512i halves) {
-  alignas(64) static constexpr uint16_t kOrder[32] = {
-      0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
-      8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-  return _mm512_permutexvar_epi16(_mm512_load_si512(kOrder), halves);
+// Of 16 elements, those that the mask names, else 0.
+inline __m512 LoadMasked(const float* p, uint32_t mask) {
+  return _mm512_maskz_loadu_ps(mask, p);
 }
 
-// Writes the parts of a run to out, out + part_stride, ..., and returns which elements
-// are out of range.
-template <bool kPairs>
-uint32_t SplitRun(const float* a, const float* b, Run run, uint16_t* out,
-                  int64_t part_stride) {
-  __m512 rest_a = _mm512_maskz_loadu_ps(run.mask_a, a);
-  __m512 rest_b = _mm512_maskz_loadu_ps(run.mask_b, b);
-  const uint32_t bad = OutOfRange(_mm512_castps_si512(rest_a)) |
-                       OutOfRange(_mm512_castps_si512(rest_b)) << 16;
-  for (int part = 0; part < kMaxParts; ++part) {
-    const __m512i halves =
-        reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(rest_b, rest_a));
-    _mm512_storeu_si512(out + part * part_stride, kPairs ? Paired(halves) : halves);
-    rest_a -= WidenHalf(_mm512_castsi512_si256(halves));
-    rest_b -= WidenHalf(_mm512_extracti64x4_epi64(halves, 1));
+inline __m512 LoadMasked(const Bf16* p, uint32_t mask) {
+  const __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, p));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+
+// The upper halves of a[i] and b[i] as pair i.
+inline __m512i Paired(__m512 a, __m512 b) {
+  return _mm512_or_si512(_mm512_srli_epi32(_mm512_castps_si512(a), 16),
+                         _mm512_castps_si512(b));
+}
+
+// The nearest bf16, as f32.
+inline __m512 Rounded(__m512 x) {
+  const __m512i up =
+      _mm512_add_epi32(_mm512_castps_si512(x), _mm512_set1_epi32(0x8000));
+  return _mm512_castsi512_ps(_mm512_and_si512(up, _mm512_set1_epi32(~0xffff)));
+}
+
+// Writes the parts of 16 pairs, one tile row, to out, out + part_stride, ...
+template <typename T>
+void SplitPairs(__m512 a, __m512 b, uint16_t* out, int64_t part_stride) {
+  constexpr int kParts = sizeof(T) == sizeof(float) ? kMaxParts : 1;
+  for (int part = 0; part + 1 < kParts; ++part) {
+    const __m512 part_a = Rounded(a), part_b = Rounded(b);
+    _mm512_storeu_si512(out + part * part_stride, Paired(part_a, part_b));
+    a -= part_a;
+    b -= part_b;
   }
-  return bad;
-}
-
-template <bool kPairs>
-uint32_t SplitRun(const Bf16* a, const Bf16* b, Run run, uint16_t* out, int64_t) {
-  const __m256i half_a = _mm256_maskz_loadu_epi16(run.mask_a, a);
-  const __m256i half_b = _mm256_maskz_loadu_epi16(run.mask_b, b);
-  const __m512i halves = _mm512_inserti64x4(_mm512_castsi256_si512(half_a), half_b, 1);
-  _mm512_storeu_si512(out, kPairs ? Paired(halves) : halves);
-  return OutOfRange(_mm512_castps_si512(WidenHalf(half_a))) |
-         OutOfRange(_mm512_castps_si512(WidenHalf(half_b))) << 16;
+  _mm512_storeu_si512(out + (kParts - 1) * part_stride, Paired(a, b));
 }
 
 // Where a panel lies in its operand.
@@ -94,18 +97,37 @@ struct Place {
   int64_t p0;            // the first depth
 };
 
+// Whether elements of row r that the masks name are out of range.
+template <typename T>
+bool IsOutOfRange(const T* row, uint32_t mask_a, uint32_t mask_b) {
+  Extremes extremes;
+  extremes.Add(LoadMasked(row, mask_a));
+  extremes.Add(LoadMasked(row + kTileRows, mask_b));
+  return extremes.OutOfRange() != 0;
+}
+
 // One tile, from rows that are outer indices; returns which are out of range.
 template <typename T>
 uint32_t SplitOuterRows(const Rows& rows, Place place, int64_t p, uint32_t depths,
                         uint16_t* tile, int64_t part_stride) {
-  uint32_t bad = 0;
+  const uint32_t mask_a = depths & 0xffff, mask_b = depths >> 16;
+  const T* row[kTileRows];
+  Extremes extremes;
   for (int64_t r = 0; r < kTileRows; ++r) {
-    const T* row = r < place.count ? RowPointer<T>(rows, place.first + r) : nullptr;
-    const T* at = row ? row + place.p0 + p : static_cast<const T*>(rows.data);
-    const Run run = row ? Run{depths & 0xffff, depths >> 16} : Run{0, 0};
-    const uint32_t out_of_range =
-        SplitRun<false>(at, at + kTileRows, run, tile + r * kTileDepth, part_stride);
-    bad |= uint32_t{out_of_range != 0} << r;
+    row[r] = r < place.count ? RowPointer<T>(rows, place.first + r) : nullptr;
+    __m512 a{}, b{};
+    if (row[r]) {
+      row[r] += place.p0 + p;
+      a = LoadMasked(row[r], mask_a);
+      b = LoadMasked(row[r] + kTileRows, mask_b);
+    }
+    extremes.Add(a);
+    extremes.Add(b);
+    SplitPairs<T>(a, b, tile + r * kTileDepth, part_stride);
+  }
+  uint32_t bad = 0;
+  for (int64_t r = 0; extremes.OutOfRange() && r < kTileRows; ++r) {
+    bad |= uint32_t{row[r] && IsOutOfRange(row[r], mask_a, mask_b)} << r;
   }
   return bad;
 }
@@ -115,22 +137,20 @@ template <typename T>
 uint32_t SplitDepthRows(const Rows& rows, Place place, int64_t p, uint32_t depths,
                         uint16_t* tile, int64_t part_stride) {
   const uint32_t lanes = place.count < kTileRows ? (1u << place.count) - 1 : 0xffff;
-  uint32_t bad = 0;
+  Extremes extremes;
+  auto load = [&](int64_t q) {
+    if (!(depths >> q & 1)) return __m512{};
+    const T* row = RowPointer<T>(rows, place.p0 + p + q) + place.first;
+    __builtin_prefetch(row + kPanel);
+    return LoadMasked(row, lanes);
+  };
   for (int64_t q = 0; q < kTileRows; ++q) {
-    const T* at[2];
-    uint32_t mask[2];
-    for (int side = 0; side < 2; ++side) {
-      const bool valid = depths >> (2 * q + side) & 1;
-      const T* row = static_cast<const T*>(rows.data);
-      if (valid) row = RowPointer<T>(rows, place.p0 + p + 2 * q + side) + place.first;
-      at[side] = row;
-      mask[side] = valid ? lanes : 0;
-      __builtin_prefetch(row + kPanel);
-    }
-    bad |= SplitRun<true>(at[0], at[1], {mask[0], mask[1]}, tile + q * kTileDepth,
-                          part_stride);
+    const __m512 a = load(q), b = load(q + kTileRows);
+    extremes.Add(a);
+    extremes.Add(b);
+    SplitPairs<T>(a, b, tile + q * kTileDepth, part_stride);
   }
-  return (bad | bad >> 16) & 0xffff;
+  return extremes.OutOfRange();
 }
 
 // out[j][i] = in[i][j], of 32 bits each.

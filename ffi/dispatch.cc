@@ -57,9 +57,8 @@ bool AskForTiles() {
 bool HasAmx() {
   constexpr uint32_t kTiles = 1u << 24, kBf16Tiles = 1u << 22;
   uint32_t a, b, c, d;
-  return HasAvx512() && __builtin_cpu_supports("avx512bf16") &&
-         __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & kTiles) && (d & kBf16Tiles) &&
-         SavesTiles() && AskForTiles();
+  return HasAvx512() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & kTiles) &&
+         (d & kBf16Tiles) && SavesTiles() && AskForTiles();
 }
 #endif
 

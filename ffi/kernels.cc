@@ -11,6 +11,7 @@
 #include "rounding.h"
 #include "rows.h"
 #include "signs.h"
+#include "softmax.h"
 #include "topk.h"
 
 #define FSPARSE_STRING_(x) #x
@@ -52,6 +53,9 @@ const Kernels kKernels = {
     Rotate,
     AllFinite,
     MergeTopK,
+    SumExp,
+    ScaledExp,
+    DotExp,
     {CountAtLeast<uint8_t>, PickBetween<uint8_t>},
     {CountAtLeast<uint16_t>, PickBetween<uint16_t>},
     {CountAtLeast<uint32_t>, PickBetween<uint32_t>},

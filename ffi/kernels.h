@@ -1,9 +1,9 @@
 // The kernels' interface: plain pointers and sizes, no Python, no XLA, no threads.
 //
 // Every function here has one implementation (gemm.h, amx_gemm.h, rows.h, topk.h,
-// optimizers.h, rounding.h, counters.h, signs.h, hadamard.h) that kernels.cc compiles
-// once for each instruction set; `Dispatch()` returns the set to use. For a given set
-// the bits of a result never depend on how the caller splits the work.
+// optimizers.h, rounding.h, counters.h, signs.h, hadamard.h, softmax.h) that kernels.cc
+// compiles once for each instruction set; `Dispatch()` returns the set to use. For a
+// given set the bits of a result never depend on how the caller splits the work.
 #ifndef FSPARSE_KERNELS_H_
 #define FSPARSE_KERNELS_H_
 
@@ -57,6 +57,11 @@ struct MissedSteps {
 struct RoundingKey {
   const uint32_t* seed;  // [2]
   uint32_t row, slot;    // slot: 0 for a table, 1, 2, ... for its moments
+};
+
+// sum = sum_j e^(x[j] - shift), where the shift is the largest x[j], or 0 if infinite.
+struct ExpSum {
+  float shift, sum;
 };
 
 // Counters of rows, [num_rows rounded up to whole lines]. Only the lines listed, by
@@ -162,6 +167,14 @@ struct Kernels {
   // Scores that are NaN or -inf are never taken.
   void (*merge_top_k)(const float* scores, int64_t n, int32_t first_id, int64_t k,
                       float* best_scores, int32_t* best_ids);
+
+  // Over the j < m for which is_active[j]: the sum of e^x[j]; out[j] = scale * e^(x[j]
+  // - shift), 0 for the other j; and the sum of dx[j] e^(x[j] - shift).
+  ExpSum (*sum_exp)(const float* x, const uint8_t* is_active, int64_t m);
+  void (*scaled_exp)(const float* x, const uint8_t* is_active, int64_t m, float shift,
+                     float scale, float* out);
+  float (*dot_exp)(const float* x, const float* dx, const uint8_t* is_active, int64_t m,
+                   float shift);
 
   CounterKernels<uint8_t> counters_u8;
   CounterKernels<uint16_t> counters_u16;

@@ -78,6 +78,36 @@ ffi::Error GatherMatmul(ffi::ThreadPool pool, F32R3 v, ffi::AnyBuffer w, S32R2 i
   return ffi::Error::Success();
 }
 
+// out[g, j, :] = sum_i v[g, i, j] * x[g, i, :].
+void SumOverExamples(ffi::ThreadPool& pool, const float* v, const float* x,
+                     Products products, float* out) {
+  const auto [groups, m, d, b] = products;
+  ParallelGemm(
+      pool, Dispatch()->product, products,
+      [=, m = m, b = b](int64_t g) {
+        return Operand{{v + g * b * m, m}, RowsAre::kDepth};
+      },
+      [=, d = d, b = b](int64_t g) {
+        return Operand{{x + g * b * d, d}, RowsAre::kDepth};
+      },
+      out);
+}
+
+ffi::Error SumExamples(ffi::ThreadPool pool, F32R3 v, F32R3 x,
+                       ffi::ResultBufferR3<ffi::F32> out) {
+  const int64_t groups = v.dimensions()[0], b = v.dimensions()[1];
+  const int64_t m = v.dimensions()[2], d = x.dimensions()[2];
+  FSPARSE_RETURN_IF_ERROR(CheckSizes("fsparse_sum_examples",
+                                     {{"x.shape[0]", x.dimensions()[0], groups},
+                                      {"x.shape[1]", x.dimensions()[1], b},
+                                      {"out.shape[0]", out->dimensions()[0], groups},
+                                      {"out.shape[1]", out->dimensions()[1], m},
+                                      {"out.shape[2]", out->dimensions()[2], d}}));
+  SumOverExamples(pool, v.typed_data(), x.typed_data(), {groups, m, d, b},
+                  out->typed_data());
+  return ffi::Error::Success();
+}
+
 // out[r, :] = sum over (g, j) with ids[g, j] == r of sum_i v[g, i, j] * x[g, i, :].
 //
 // With b > 1 the inner sums are formed first, as products of f32[g * m, d]; they are an
@@ -100,13 +130,7 @@ ffi::Error ScatterOuter(ffi::ThreadPool pool, F32R3 v, F32R3 x, S32R2 ids,
   const Kernels& kernels = *Dispatch();
   const float* vp = v.typed_data();
   const float* xp = x.typed_data();
-  if (b != 1) {
-    ParallelGemm(
-        pool, kernels.product, {groups, m, d, b},
-        [&](int64_t g) { return Operand{{vp + g * b * m, m}, RowsAre::kDepth}; },
-        [&](int64_t g) { return Operand{{xp + g * b * d, d}, RowsAre::kDepth}; },
-        products->typed_data());
-  }
+  if (b != 1) SumOverExamples(pool, vp, xp, {groups, m, d, b}, products->typed_data());
   float* table = out->typed_data();
   ParallelFor(pool, n, GrainFor(d), [&](int64_t begin, int64_t end) {
     std::fill(table + begin * d, table + end * d, 0.0f);
@@ -152,5 +176,12 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(FsparseScatterOuter, ScatterOuter,
                                   .Arg<S32R2>(/*ids: i32[g, m]*/)
                                   .Ret<F32R2>(/*out: f32[n, d]*/)
                                   .Ret<F32R2>(/*products: f32[g * m or 0, d]*/));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(FsparseSumExamples, SumExamples,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<F32R3>(/*v: f32[g, b, m]*/)
+                                  .Arg<F32R3>(/*x: f32[g, b, d]*/)
+                                  .Ret<F32R3>(/*out: f32[g, m, d]*/));
 
 }  // namespace fsparse

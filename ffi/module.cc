@@ -41,6 +41,10 @@ nb::dict Registrations() {
   table["fsparse_first_distinct"] = Capsule(FsparseFirstDistinct);
   table["fsparse_sign_codes"] = Capsule(FsparseSignCodes);
   table["fsparse_hadamard_codes"] = Capsule(FsparseHadamardCodes);
+  table["fsparse_sum_examples"] = Capsule(FsparseSumExamples);
+  table["fsparse_softmax_loss"] = Capsule(FsparseSoftmaxLoss);
+  table["fsparse_softmax_delta"] = Capsule(FsparseSoftmaxDelta);
+  table["fsparse_softmax_slope"] = Capsule(FsparseSoftmaxSlope);
   return table;
 }
 

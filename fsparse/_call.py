@@ -44,6 +44,7 @@ def define(
     batch: Callable[..., tuple[Any, ...]],
     transposes: Mapping[int, Callable[..., Any]] | None = None,
     jvp: Callable[..., tuple[Any, Any]] | None = None,
+    linear: Callable[..., Any] | None = None,
     aliases: Mapping[int, int] | None = None,
 ) -> Callable[..., tuple[Any, ...]]:
     """Makes an op of the handler ``name``: ``op(*operands, **params) -> results``.
@@ -61,6 +62,8 @@ def define(
         operand``, which stands among the operands as a shape. Forward mode follows.
       jvp: ``(primals, tangents) -> (results, tangents)`` for any other op, where a
         tangent is None if it is zero; by default that of the twin.
+      linear: the transpose of an op that is linear in its first operand, and not in the
+        others: as in ``transposes``. Forward mode is by ``jvp``.
       aliases: operand index -> result index, for results that overwrite operands.
 
     Returns:
@@ -85,6 +88,8 @@ def define(
     batching.primitive_batchers[op] = _batched(batch)
     if transposes is None:
         ad.primitive_jvps[op] = _jvp(call, twin, jvp)
+        if linear is not None:
+            ad.primitive_transposes[op] = _transposed({0: linear})
     else:
         ad.primitive_jvps[op] = _linear_jvp(call, transposes)
         ad.primitive_transposes[op] = _transposed(transposes)

@@ -24,7 +24,7 @@ from jax.extend.core import JaxprEqn, Literal
 
 from fsparse._call import vary_over, vary_together, varying_axes
 from fsparse._ordering import hold
-from fsparse.matmul import gather_op
+from fsparse.matmul import sum_examples_op
 from fsparse.row_gradients import RowGrad, row_grad
 
 Array = jax.Array
@@ -355,19 +355,11 @@ def _row_grad(read: _Read, ct: Array, table: Array) -> RowGrad:
     if b == 1:
         grad = row_grad(ids, x[:, 0], v[:, 0], num_rows=table.shape[0])
     else:
-        rows = _sum_examples(v, x)
+        (rows,) = sum_examples_op(*vary_together(v, x))
         grad = row_grad(ids.ravel(), rows.reshape(-1, d), num_rows=table.shape[0])
     for axis in sorted(shared):
         grad = _of_all_shards(grad, axis)
     return grad
-
-
-def _sum_examples(v: Array, x: Array) -> Array:
-    """``f32[g, m, d]``, the products of ``v[g].T`` and ``x[g]``; the op's bits."""
-    g, b, d = x.shape
-    examples = jnp.arange(g * b, dtype=jnp.int32).reshape(g, b)
-    operands = vary_together(v.swapaxes(1, 2), x.reshape(g * b, d), examples)
-    return gather_op(*operands)[0]
 
 
 def _of_all_shards(grad: RowGrad, axis: str) -> RowGrad:

@@ -1,9 +1,9 @@
 """Losses over an active set of neurons."""
 
 import jax
-import jax.numpy as jnp
 
-from fsparse import _checks
+from fsparse import _checks, _softmax
+from fsparse._call import vary_together
 
 Array = jax.Array
 
@@ -32,9 +32,11 @@ def sampled_softmax_loss(logits: Array, targets: Array, is_active: Array) -> Arr
     :func:`fsparse.active_set` gives no such target.
 
     Nothing aliases. Differentiable to any order in ``logits``; gradients allocate
-    ``f32[b, m]``.
+    ``f32[b, m]``. On CPU exp is a polynomial, right within 2 units in the last place,
+    and 0 below ``exp(-86.9)``.
 
     Example:
+      >>> import jax.numpy as jnp
       >>> logits, targets = jnp.zeros((1, 4)), jnp.array([[2]])
       >>> sampled_softmax_loss(logits, targets, jnp.array([True] * 2 + [True, False]))
       Array([1.0986123], dtype=float32)
@@ -61,9 +63,6 @@ def sampled_softmax_loss(logits: Array, targets: Array, is_active: Array) -> Arr
         is_active=is_active,
         logits=logits,
     )
-    m = logits.shape[1]
-    is_target = (targets >= 0) & (targets < m)
-    log_z = jax.nn.logsumexp(jnp.where(is_active, logits, -jnp.inf), axis=1)
-    chosen = jnp.take_along_axis(logits, jnp.where(is_target, targets, 0), axis=1)
-    total = jnp.sum(jnp.where(is_target, log_z[:, None] - chosen, 0.0), axis=1)
-    return total / jnp.maximum(jnp.sum(is_target, axis=1, dtype=jnp.float32), 1)
+    if is_active.ndim == 1:
+        is_active = is_active[None]
+    return _softmax.loss_op(*vary_together(logits, targets, is_active))[0]

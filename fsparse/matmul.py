@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from fsparse import _batching, _checks, reference
-from fsparse._call import define
+from fsparse._call import define, vary_over, varying_axes
 
 Array = jax.Array
 
@@ -94,6 +94,29 @@ scatter_op = define(
         1: lambda ct, v, x, ids, num_rows: _gather(v, ct, ids),
     },
 )
+sum_examples_op: Callable[..., Any] = define(
+    "fsparse_sum_examples",
+    lambda v, x: [_f32(v.shape[0], v.shape[2], x.shape[2])],
+    lambda v, x: (jnp.einsum("gbm,gbd->gmd", v, x, precision="highest"),),
+    batch=lambda *args: _batch_sum_examples(*args),
+    transposes={
+        0: lambda ct, v, x: _sampled(x, *_all_rows(ct)),
+        1: lambda ct, v, x: _gather(v, *_all_rows(ct)),
+    },
+)
+
+
+def _batch_sum_examples(size: int, batched: list[bool], *operands: Array) -> Any:
+    spread = map(_batching.spread, [size] * 2, batched, operands)
+    (y,) = sum_examples_op(*map(_batching.fold, spread))
+    return (_batching.unfold(y, size),)
+
+
+def _all_rows(w: Array) -> tuple[Array, Array]:
+    """``f32[g, m, d]`` as a table, and the ids of each ``g``."""
+    g, m, d = w.shape
+    ids = jnp.arange(g * m, dtype=jnp.int32).reshape(g, m)
+    return w.reshape(g * m, d), vary_over(ids, varying_axes(w))
 
 
 # ---- public functions ---------------------------------------------------------------

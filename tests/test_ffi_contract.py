@@ -46,6 +46,11 @@ STATE = {
 CHANGES = {"ids": i32(M), "new_codes": u16(L, M)}
 FLIPS = jnp.array([[0, 0], [1, 0], [0, 1]], bool)
 G, CELLS, BLOCKS = 2, 6, 3  # sketches, cells of a row, blocks of a cell
+EXAMPLES = {
+    "logits": f32(B, K),
+    "targets": i32(B, 2),
+    "is_active": jnp.ones((B, K), bool),
+}
 # Operands and results of a correct call of each handler.
 CALLS = {
     "fsparse_sampled_matmul": (
@@ -156,6 +161,19 @@ CALLS = {
         },
         {"ids": i32(B, K), "votes": i32(B, K), "num_found": i32(B)},
     ),
+    "fsparse_sum_examples": (
+        {"v": f32(2, B, K), "x": f32(2, B, D)},
+        {"out": f32(2, K, D)},
+    ),
+    "fsparse_softmax_loss": (EXAMPLES, {"loss": f32(B), "sums": f32(B, 2)}),
+    "fsparse_softmax_delta": (
+        {"ct": f32(B), **EXAMPLES, "sums": f32(B, 2)},
+        {"delta": f32(B, K)},
+    ),
+    "fsparse_softmax_slope": (
+        {"direction": f32(B, K), **EXAMPLES, "sums": f32(B, 2)},
+        {"slope": f32(B)},
+    ),
 }
 # Tables that are only read may be f32 or bf16: their handlers check them by name.
 TABLES = {
@@ -194,6 +212,9 @@ FREE = {
     ("fsparse_vote", "probes", 1),
     ("fsparse_vote", "entries", 1),
     ("fsparse_vote", "codes", 1),
+    ("fsparse_softmax_loss", "targets", 1),
+    ("fsparse_softmax_delta", "targets", 1),
+    ("fsparse_softmax_slope", "targets", 1),
 }
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import test_exact_adam
 import test_hadamard_codes
+import test_losses
 import test_matmul
 import test_rounding
 import test_rows
@@ -25,7 +26,7 @@ NEEDS = {
     "baseline": set(),
     "avx2": {"avx2", "fma"},
     "avx512": AVX512,
-    "amx": AVX512 | {"avx512_bf16", "amx_tile", "amx_bf16"},
+    "amx": AVX512 | {"amx_tile", "amx_bf16"},
 }
 
 
@@ -57,6 +58,10 @@ def check_all():
     for name in test_rows.OPS:
         for dtypes in test_rows.DTYPES:
             test_rows.test_matches_its_twin(rng, name, dtypes)
+    test_matmul.check_magnitudes()
+    for size in test_losses.SIZES:
+        test_losses.test_matches_its_twin(rng, size)
+    test_losses.test_exp_is_right_within_two_units()
     test_exact_adam.test_catching_up_by_formula(rng, "kernel", 4)
     test_rounding.test_the_noise_is_the_documented_hash(rng)
     test_rounding.test_representable_values_stay()

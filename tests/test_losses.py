@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import special
 
+from fsparse import _softmax
 from fsparse.losses import sampled_softmax_loss
 
 
@@ -96,3 +97,88 @@ def test_gradient_matches_numeric(rng):
         numeric[at] = (np.sum(up) - np.sum(down)) / (2 * h)
     np.testing.assert_allclose(gradient, numeric, rtol=1e-4, atol=1e-6)
     assert not gradient[:, ~is_active].any()
+
+
+SIZES = [(1, 1, 1), (3, 0, 2), (5, 31, 2), (40, 1000, 5)]
+
+
+def operands_of(rng, size, shared):
+    logits, targets, is_active = make(rng, *size, scale=9.0)
+    if not shared:
+        is_active = rng.random(logits.shape) < 0.7
+    return logits, targets, np.atleast_2d(is_active)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_matches_its_twin(rng, size):
+    """The loss, and its derivative in either mode, of columns shared and own."""
+    for shared in (True, False):
+        examples = operands_of(rng, size, shared)
+        logits = examples[0]
+        ct, direction = rng.standard_normal(size[0]), rng.standard_normal(logits.shape)
+        loss, sums = _softmax.loss_op(*examples)
+        close = lambda got, want: np.testing.assert_allclose(  # noqa: E731
+            got, want, rtol=2e-5, atol=2e-6
+        )
+        close(loss, _softmax.loss_twin(*examples)[0])
+        for op, twin, factor in [
+            (_softmax.delta_op, _softmax.delta_twin, ct),
+            (_softmax.slope_op, _softmax.slope_twin, direction),
+        ]:
+            factor = factor.astype(np.float32)
+            close(op(factor, *examples, sums)[0], twin(factor, *examples, sums)[0])
+
+
+def test_exp_is_right_within_two_units():
+    """It stands alone in the gradient of a column that is no label."""
+    x = np.linspace(-86.5, 0, 100_001, dtype=np.float32)
+    logits = np.stack([x, np.zeros_like(x)], axis=1)
+    ones, labels = np.ones(len(x), np.float32), np.ones((len(x), 1), np.int32)
+    sums = np.tile(np.float32([[0, 1]]), (len(x), 1))
+    operands = ones, logits, labels, np.ones((1, 2), bool), sums
+    got = np.asarray(_softmax.delta_op(*operands)[0])[:, 0]
+    want = np.exp(x.astype(float))
+    assert (abs(got - want) <= 2 * np.spacing(want.astype(np.float32))).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_logits_that_are_not_finite(bad):
+    """As the twin has them; other examples are not touched."""
+    logits = np.zeros((2, 20), np.float32)
+    logits[0, 5] = bad
+    examples = logits, np.zeros((2, 1), np.int32), np.ones((1, 20), bool)
+    loss, sums = _softmax.loss_op(*examples)
+    same = np.testing.assert_array_equal
+    same(np.isnan(loss), np.isnan(_softmax.loss_twin(*examples)[0]))
+    same(np.isinf(loss), np.isinf(_softmax.loss_twin(*examples)[0]))
+    ones = np.ones(2, np.float32)
+    got, want = (
+        op(ones, *examples, sums)[0] for op in (_softmax.delta_op, _softmax.delta_twin)
+    )
+    same(np.isnan(got), np.isnan(want))
+    np.testing.assert_allclose(got[1], want[1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_second_derivatives_match_the_plain_formula(rng, shared):
+    logits, targets, is_active = operands_of(rng, (4, 7, 2), shared)
+    targets[:, 0] = np.argmax(is_active, axis=1) if not shared else 0
+    is_active = is_active[0] if shared else is_active
+
+    def plain(z):
+        return oracle_in_jax(z, targets, is_active)
+
+    ours = lambda z: sampled_softmax_loss(z, targets, is_active).sum()  # noqa: E731
+    for mode in (jax.jacfwd, jax.jacrev):
+        got = mode(jax.grad(ours))(logits / 9)
+        want = jax.jacfwd(jax.grad(plain))(logits / 9)
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
+
+
+def oracle_in_jax(logits, targets, is_active):
+    z = jax.nn.logsumexp(jnp.where(is_active, logits, -jnp.inf), axis=1)
+    total = 0.0
+    for i, row in enumerate(targets.tolist()):
+        own = [t for t in row if 0 <= t < logits.shape[1]]
+        total += sum(z[i] - logits[i, t] for t in own) / max(len(own), 1)
+    return total

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from fsparse import (
     embedding_bag,
     gather_matmul,
+    matmul,
     reference,
     sampled_matmul,
     scatter_outer,
@@ -160,6 +161,47 @@ def test_bf16_is_read_where_it_lies(rng, shared):
     for op, a in ((sampled_matmul, x), (gather_matmul, v)):
         memory = jax.jit(op).lower(a, half, ids).compile().memory_analysis()
         assert memory.temp_size_in_bytes < half.nbytes / 10
+
+
+def check_magnitudes():
+    """Rows of f32 of every size: the error is that of their own products."""
+    rng = np.random.default_rng(1)
+    x, w, v, ids = make(rng, 70, 90, 100, 120, shared=True)
+    for a, least in ((x, -30), (w, 0), (v, -30)):
+        a *= 2.0 ** rng.integers(least, 30, (len(a), 1))
+    check_family(x, w, v, ids)
+    check_bf16(x, w, v, ids)
+    x[3], w[ids[2] % 120, 5], v[7, 1] = 2.0**-104, 2.0**90, -(2.0**70)
+    check_family(x, w, v, ids)
+    check_bf16(x, w, v, ids)
+
+
+def test_rows_of_all_magnitudes():
+    check_magnitudes()
+
+
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan, 2.0**127])
+def test_what_is_not_finite_stays_with_its_row(rng, bad):
+    """The bits of all others are those without it."""
+    x, w, _, _ = make(rng, 40, 1, 70, 50, shared=True)
+    ids = np.arange(50, dtype=np.int32)
+    want = np.array(sampled_matmul(x, w, ids))
+    x[33, 60] = bad
+    got = np.array(sampled_matmul(x, w, ids))
+    np.testing.assert_array_equal(np.delete(got, 33, 0), np.delete(want, 33, 0))
+    with np.errstate(all="ignore"):
+        alone = x[33, 60] * w[:, 60]
+    same = np.isnan(got[33]) if np.isnan(bad) else np.sign(got[33]) == np.sign(alone)
+    assert same.all()
+
+
+@pytest.mark.parametrize("size", [(1, 1, 1), (3, 50, 7), (300, 70, 65)], ids=str)
+def test_sums_over_examples_match_float64(rng, size):
+    b, m, d = size
+    v, x = normal(rng, 2, b, m), normal(rng, 2, b, d)
+    (got,) = matmul.sum_examples_op(v, x)
+    oracle = lambda v, x: np.einsum("gbm,gbd->gmd", v.astype(float), x)  # noqa: E731
+    assert_product(got, oracle, (v, x), b)
 
 
 @pytest.mark.parametrize("weighted", [False, True])

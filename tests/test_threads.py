@@ -20,6 +20,7 @@ import pytest
 import fsparse
 from fsparse import row_grad, rows
 from fsparse.lsh import _buckets
+from fsparse.matmul import sum_examples_op
 from fsparse.sketch import _ops as sketch_ops
 
 POOLS = (1, 2, 4)
@@ -66,7 +67,16 @@ def every_op(x, w, v, ids):
         "sampled_top_k_of_one": fsparse.sampled_top_k(x[:1], w, ids.reshape(1, -1), 20),
         **of_buckets(w, ids),
         **of_sketches(v, ids),
+        "softmax_loss": softmax_loss(v, ids[:, :3]),
+        "rows_of_examples": sum_examples_op(v[None], x[None]),
     }
+
+
+def softmax_loss(logits, targets):
+    """And its gradient."""
+    is_active = jnp.arange(logits.shape[1]) % 9 > 0
+    loss = lambda z: fsparse.sampled_softmax_loss(z, targets, is_active)  # noqa: E731
+    return loss(logits), jax.grad(lambda z: loss(z).sum())(logits)
 
 
 def of_sketches(v, ids, num_cells=500):

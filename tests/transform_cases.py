@@ -463,7 +463,7 @@ def make_cases():
             sampled_softmax_loss,
             softmax_loss,
             (normal(B, 4), targets, is_active),
-            None,
+            "fsparse_softmax_loss",
         ),
     ]
 
