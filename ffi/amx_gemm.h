@@ -41,6 +41,10 @@ struct PackedPanel {
 // sums, 4 and 5 come from a, 6 and 7 from b.
 inline void MultiplyPanels(PackedPanel a, PackedPanel b, int64_t steps, bool accumulate,
                            float* out, int64_t ldc) {
+  for (int64_t i = 0; i < kPanel; ++i) {
+    __builtin_prefetch(out + i * ldc, /*rw=*/1);
+    __builtin_prefetch(out + i * ldc + kTileRows, /*rw=*/1);
+  }
   const int64_t stride = ldc * sizeof(float);
   float* below = out + kTileRows * ldc;
   if (accumulate) {
