@@ -94,18 +94,26 @@ def value_and_grad(
 
 
 def _held(grads: dict[int, Any], until: list[Any]) -> list[Any]:
-    """The gradients in order; an update by one waits for all that read a table."""
+    """The gradients in order; an update by one waits for all that read a table.
+
+    Ids are held, which every update needs and which are small: XLA copies them.
+    """
     ordered = [grads[i] for i in range(len(grads))]
     rows = [i for i, grad in enumerate(ordered) if isinstance(grad, RowGrad)]
-    factors = hold([ordered[i].x for i in rows], [*jax.tree.leaves(ordered), *until])
-    for i, x in zip(rows, factors, strict=True):
-        ordered[i] = replace(ordered[i], x=x)
+    own = [ordered[i].ids for i in rows]
+    others = [leaf for leaf in jax.tree.leaves(ordered) if not _is_any(leaf, own)]
+    for i, ids in zip(rows, hold(own, [*others, *until]), strict=True):
+        ordered[i] = replace(ordered[i], ids=ids)
     return ordered
 
 
 def _computed(aux: Any, values: list[Any]) -> list[Any]:
     """What is no argument handed on."""
-    return [x for x in jax.tree.leaves(aux) if not any(x is value for value in values)]
+    return [x for x in jax.tree.leaves(aux) if not _is_any(x, values)]
+
+
+def _is_any(x: Any, values: list[Any]) -> bool:
+    return any(x is value for value in values)
 
 
 # ---- running a jaxpr ----------------------------------------------------------------
