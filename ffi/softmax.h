@@ -32,11 +32,19 @@ inline Vec Exp(Vec x) {
   return x == x ? p : x;
 }
 
+// GCC takes __builtin_convertvector of bytes apart: one by one.
 inline IntVec LoadMask(const uint8_t* p) {
-  typedef uint8_t Bytes __attribute__((vector_size(kLanes)));
-  Bytes bytes;
-  std::memcpy(&bytes, p, sizeof(bytes));
-  return __builtin_convertvector(bytes, IntVec) != 0;
+#if defined(__AVX512F__)
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  const IntVec wide = (IntVec)_mm512_cvtepu8_epi32(bytes);
+#elif defined(__AVX2__)
+  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+  const IntVec wide = (IntVec)_mm256_cvtepu8_epi32(bytes);
+#else
+  IntVec wide;
+  for (int i = 0; i < kLanes; ++i) wide[i] = p[i];
+#endif
+  return wide != 0;
 }
 
 // Calls fn(j, count, mask) for columns j, ..., j + count - 1 <= j + kLanes - 1, where
@@ -64,8 +72,8 @@ inline float MaxOfLanes(Vec v) {
 inline ExpSum SumExp(const float* x, const uint8_t* is_active, int64_t m) {
   Vec most = Splat(-kInfinity);
   ForActive(is_active, m, [&](int64_t j, int64_t count, IntVec mask) {
-    const Vec xj = LoadUpTo(x + j, count);
-    most = (mask & (xj > most)) ? xj : most;
+    const Vec xj = mask ? LoadUpTo(x + j, count) : Splat(-kInfinity);
+    most = xj > most ? xj : most;
   });
   const float peak = MaxOfLanes(most);
   const float shift = peak - peak == 0 ? peak : 0;  // 0 if infinite
