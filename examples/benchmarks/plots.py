@@ -98,12 +98,9 @@ def color(row: dict[str, Any]) -> str:
 
 def label(row: dict[str, Any], rows: Rows) -> str:
     """Case, the parts of the shape that differ within it, and system."""
-    shapes = [each["shape"] for each in rows if each["case"] == row["case"]]
-    differs = {
-        name: value
-        for name, value in row["shape"].items()
-        if any(shape.get(name) != value for shape in shapes)
-    }
+    own = [each for each in rows if each["case"] == row["case"]]
+    shared, _ = report.split_shapes(own)
+    differs = {k: v for k, v in row["shape"].items() if k not in shared}
     parts = [row["case"], report.words(differs), row["system"]]
     return " | ".join(part for part in parts if part)
 

@@ -115,23 +115,24 @@ def of_machine(level: str) -> Row:
 
 def show(title: str, some: list[Row]) -> None:
     """A table of a case."""
+    shared, own = split_shapes(some)
+    title = f"{title}\n{words(shared)}" if shared else title
     table = rich.table.Table(title=title, box=rich.box.SIMPLE)
     for name in ("shape", "system"):
         table.add_column(name, overflow="fold")
     for name in ("median", "min", "x fsparse", "MB or Mflop", "of roofline"):
         table.add_column(name, justify="right")
-    for row in some:
-        table.add_row(*cells(row))
+    for row, shape in zip(some, own, strict=True):
+        table.add_row(words(shape), *cells(row))
     width = None if rich.console.Console().is_terminal else 120
     rich.console.Console(width=width).print(table)
 
 
 def cells(row: Row) -> list[str]:
-    """A row as text."""
+    """A row but for its shape, as text."""
     amount, fraction = row["bytes_or_flops"], row["roofline_fraction"]
     ratio = row["ratio_to_fsparse"]
     return [
-        words(row["shape"]),
         row["system"],
         duration(row["median_seconds"]),
         duration(row["min_seconds"]),
@@ -139,6 +140,18 @@ def cells(row: Row) -> list[str]:
         "" if amount is None else f"{amount / 1e6:,.4g}",
         "" if fraction is None else f"{fraction:.0%}",
     ]
+
+
+def split_shapes(some: list[Row]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What the shapes of all rows have in common, and what each has beside it."""
+    shapes = [row["shape"] for row in some]
+    shared = {
+        name: value
+        for name, value in (shapes[0] if shapes else {}).items()
+        if all(shape.get(name) == value for shape in shapes)
+    }
+    own = [{k: v for k, v in shape.items() if k not in shared} for shape in shapes]
+    return shared, own
 
 
 def words(shape: dict[str, Any]) -> str:

@@ -3,6 +3,8 @@
 from jobs import Case, Job, Phase, Shape
 from traffic import BYTES
 
+import fsparse
+
 _SIZES = {"labels": 670_091, "width": 128, "k": 5}
 _TINY = {"labels": 3000, "width": 16, "k": 5}
 _MODULE = "systems.inference:"
@@ -10,6 +12,7 @@ _TORCH = "systems.inference_torch:top_k"
 DENSE: dict[str, str] = {  # system -> type of the weights
     "fsparse": "float32",
     "fsparse bf16": "bfloat16",
+    **({"fsparse int8": "int8"} if hasattr(fsparse, "quantize_rows") else {}),
 }
 
 

@@ -24,8 +24,8 @@ def plain_bag(width: int, **shape: Any) -> Callable[[], None]:
 
 def called(
     bag: Callable[..., Any], width: int, dtype: str, **shape: Any
-) -> Callable[[], None]:
+) -> Callable[[], Any]:
     """A call with the next of the batches."""
     table = jax.random.normal(jax.random.key(0), (shape["rows"], width), dtype)
     batches = cycle([jnp.asarray(ids) for ids in synthetic.bag_ids(**shape)])
-    return lambda: jax.block_until_ready(bag(table, next(batches))) and None
+    return lambda: jax.block_until_ready(bag(table, next(batches)))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,15 +15,15 @@ Array = jax.Array
 _BLOCK = 4096
 
 
-def build(labels: int, width: int, what: str) -> Callable[[], None]:
+def build(labels: int, width: int, what: str) -> Callable[[], Any]:
     """All tables from nothing."""
     table = weights(labels, width, "float32")
     family = lsh.default_family(jax.random.key(1), labels, width)
     make = jax.jit(lsh.build)
-    return lambda: jax.block_until_ready(make(family, table)) and None
+    return lambda: jax.block_until_ready(make(family, table))
 
 
-def products(labels: int, width: int, what: str) -> Callable[[], None]:
+def products(labels: int, width: int, what: str) -> Callable[[], Any]:
     """The matmul that hashing is, by XLA, a block at a time."""
     table = weights(labels, width, "float32")
     family = lsh.default_family(jax.random.key(1), labels, width)
@@ -31,7 +32,7 @@ def products(labels: int, width: int, what: str) -> Callable[[], None]:
     block = min(_BLOCK, labels)
     blocks = table[: labels // block * block].reshape(-1, block, width)
     multiply = jax.jit(lambda x, y: jax.lax.map(lambda rows: jnp.max(rows @ y), x))
-    return lambda: jax.block_until_ready(multiply(blocks, directions)) and None
+    return lambda: jax.block_until_ready(multiply(blocks, directions))
 
 
 def refresh(labels: int, width: int, what: str, rows_moved: int) -> Callable[[], None]:

@@ -22,25 +22,25 @@ _CLASSES, _DECAY = 2, 0.995
 
 def part(
     name: str, width: int, batch: int, rows: int, bits: int, candidates: int, kind: str
-) -> Callable[[], None]:
+) -> Callable[[], Any]:
     """Hash M, query M, update b, or all of them as one program."""
     x, labels = examples(width, candidates * batch)
     sizes = {"num_tables": rows, "num_bits": bits}
     family = lsh.simhash(jax.random.key(2), width, **sizes, kind=kind)
     sketch = nw_init(family, num_slices=_CLASSES)
     call = sketch_calls(sketch, x, labels, batch)[name]
-    return lambda: jax.block_until_ready(call()) and None
+    return lambda: jax.block_until_ready(call())
 
 
 def training(
     width: int, batch: int, hidden: int, layers: int, **_: Any
-) -> Callable[[], None]:
+) -> Callable[[], Any]:
     """Forward and backward."""
     x, labels = examples(width, batch)
     targets = labels.astype(jnp.float32)
     params = init_layers(jax.random.key(3), [width, *[hidden] * layers, 1])
     train = jax.jit(jax.value_and_grad(loss))
-    return lambda: jax.block_until_ready(train(params, x, targets)) and None
+    return lambda: jax.block_until_ready(train(params, x, targets))
 
 
 def examples(width: int, count: int) -> tuple[Array, Array]:
