@@ -11,7 +11,9 @@ import matplotlib.pyplot as plt
 
 Rows = list[dict[str, Any]]
 _OURS, _OTHERS = "#c0392b", "#7f8c8d"
+_MEMORY = "times the peak memory of fsparse"
 _SUMMARY = "train-amazon670k", "train-wikilshtc325k", "train-50k", "train-polish-lemmas"
+_ELSEWHERE = *_SUMMARY, "scaling", "batch-size", "memory", "rooflines"
 
 
 def draw(rows: Rows, folder: Path) -> list[Path]:
@@ -19,9 +21,8 @@ def draw(rows: Rows, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     made = {
         "training_ratios": ratios([r for r in rows if r["case"] in _SUMMARY]),
-        "other_ratios": ratios(
-            [r for r in rows if r["case"] not in (*_SUMMARY, *_CURVES, "rooflines")]
-        ),
+        "other_ratios": ratios([r for r in rows if r["case"] not in _ELSEWHERE]),
+        "memory": ratios([r for r in rows if r["case"] == "memory"], _MEMORY),
         "scaling": curve(rows, "scaling", "labels", "labels"),
         "batch_size": curve(rows, "batch-size", "batch", "examples in a batch"),
         "rooflines": fractions(rows),
@@ -35,14 +36,11 @@ def draw(rows: Rows, folder: Path) -> list[Path]:
     return paths
 
 
-_CURVES = "scaling", "batch-size"
-
-
-def ratios(rows: Rows) -> Any:
-    """A bar for each peer: how many times as long as fsparse it takes."""
+def ratios(rows: Rows, axis: str = "times as long as fsparse") -> Any:
+    """A bar for each peer: how many times as much as fsparse it takes."""
     rows = [r for r in rows if r["ratio_to_fsparse"] is not None]
     rows = [r for r in rows if not r["system"].startswith("fsparse")]
-    return bars(rows, "ratio_to_fsparse", "times as long as fsparse", log=True)
+    return bars(rows, "ratio_to_fsparse", axis, log=True)
 
 
 def fractions(rows: Rows) -> Any:

@@ -18,10 +18,16 @@ namespace {
 
 #if defined(__AVX512F__)
 constexpr int kBytes = 64, kSums = 16;
+#define KEEP_IN_REGISTER(v) asm volatile("" : "+v"(v))
 #elif defined(__AVX__)
 constexpr int kBytes = 32, kSums = 10;
+#define KEEP_IN_REGISTER(v) asm volatile("" : "+x"(v))
+#elif defined(__aarch64__)
+constexpr int kBytes = 16, kSums = 16;
+#define KEEP_IN_REGISTER(v) asm volatile("" : "+w"(v))
 #else
 constexpr int kBytes = 16, kSums = 10;
+#define KEEP_IN_REGISTER(v) asm volatile("" : "+x"(v))
 #endif
 typedef float Vector __attribute__((vector_size(kBytes), aligned(4)));
 constexpr int kLanes = kBytes / 4;
@@ -102,7 +108,7 @@ double multiply_f32(int64_t steps, int threads) {
     for (int64_t i = 0; i < steps; ++i)
       for (int j = 0; j < kSums; ++j) {
         s[j] = s[j] * x + y;
-        asm volatile("" : "+x"(s[j]));
+        KEEP_IN_REGISTER(s[j]);
       }
     for (int j = 1; j < kSums; ++j) s[0] += s[j];
     sink = s[0][0];
@@ -145,7 +151,7 @@ double multiply_bf16(int64_t steps, int threads) {
     for (int64_t i = 0; i < steps; ++i)
       for (int j = 0; j < kSums; ++j) {
         s[j] = _mm512_dpbf16_ps(s[j], x, x);
-        asm volatile("" : "+x"(s[j]));
+        KEEP_IN_REGISTER(s[j]);
       }
     for (int j = 1; j < kSums; ++j) s[0] = _mm512_add_ps(s[0], s[j]);
     sink = _mm512_cvtss_f32(s[0]);

@@ -20,8 +20,10 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jobs import Phase
@@ -30,7 +32,8 @@ Rates = dict[str, float]  # kind -> bytes or operations a second
 
 _SOURCE = Path(__file__).with_name("roofline.cc")
 _ROW = 128  # f32 values: 512 bytes
-_NUM_ROWS = 670_091  # as the tables of train-amazon670k: caches hold as much of both
+_NUM_ROWS = 670_088  # as train-amazon670k: caches hold as much of both tables
+_PARTS = 8
 _TRIALS = 7
 
 
@@ -76,25 +79,29 @@ def of_memory(probes: ctypes.CDLL, num_rows: int, threads: int, trials: int) -> 
     """Bytes a second of each kind of access."""
     table = np.ones((num_rows, _ROW), np.float32)
     other = np.ones_like(table)
+    p, q, size = pointer(table), pointer(other), ctypes.c_int64(table.size)
     order = np.random.default_rng(0).permutation(num_rows).astype(np.int32)
-    some = order[: num_rows // 4]
-    rising = np.sort(some)
-    size = ctypes.c_int64(table.size)
-    p, q, of_some, of_rising = (a.ctypes.data for a in (table, other, some, rising))
-    p, q, of_some, of_rising = map(ctypes.c_void_p, (p, q, of_some, of_rising))
-    rows = ctypes.c_int64(len(some)), ctypes.c_int64(_ROW), threads
-    bytes_of_some = some.size * _ROW * 4
-    probe: dict[str, tuple[float, Callable[[], object]]] = {
+    parts = order.reshape(_PARTS, -1)  # others each time: caches hold none of them
+    random, rising = cycle(parts), cycle(np.sort(parts))
+    rows = ctypes.c_int64(parts.shape[1]), ctypes.c_int64(_ROW), threads
+    part = table.nbytes // _PARTS
+
+    def visit(probe: Any, ids: Iterator[np.ndarray]) -> Callable[[], object]:
+        return lambda: probe(p, pointer(next(ids)), *rows)
+
+    calls: dict[str, tuple[float, Callable[[], object]]] = {
         "read": (table.nbytes, lambda: probes.read_all(p, size, threads)),
         "copy": (2 * table.nbytes, lambda: probes.copy_all(q, p, size, threads)),
-        "random_read": (bytes_of_some, lambda: probes.read_rows(p, of_some, *rows)),
-        "sorted_read": (bytes_of_some, lambda: probes.read_rows(p, of_rising, *rows)),
-        "random_update": (
-            2 * bytes_of_some,
-            lambda: probes.update_rows(p, of_rising, *rows),
-        ),
+        "random_read": (part, visit(probes.read_rows, random)),
+        "sorted_read": (part, visit(probes.read_rows, rising)),
+        "random_update": (2 * part, visit(probes.update_rows, rising)),
     }
-    return {kind: amount / best(call, trials) for kind, (amount, call) in probe.items()}
+    return {kind: amount / best(call, trials) for kind, (amount, call) in calls.items()}
+
+
+def pointer(array: np.ndarray) -> ctypes.c_void_p:
+    """To its first element."""
+    return ctypes.c_void_p(array.ctypes.data)
 
 
 def best(call: Callable[[], object], trials: int) -> float:

@@ -33,8 +33,8 @@ def overhead(quick: bool) -> list[Job]:
     """Products of 4 numbers: a chain in one program, and a program for each."""
     length = 100 if quick else 1000
     return [
-        Job({"calls": n, "what": what}, system, _SYSTEMS + "chain", {"ours": mine})
-        for n, what in ((length, "in one program"), (1, "a program for each"))
+        Job({"calls": n, "in": where}, system, _SYSTEMS + "chain", {"ours": mine})
+        for n, where in ((length, "one program"), (1, "a program each"))
         for system, mine in (("fsparse", True), ("jax", False))
     ]
 

@@ -15,7 +15,7 @@ Array = jax.Array
 _BLOCK = 4096
 
 
-def build(labels: int, width: int, what: str) -> Callable[[], Any]:
+def build(labels: int, width: int, task: str) -> Callable[[], Any]:
     """All tables from nothing."""
     table = weights(labels, width, "float32")
     family = lsh.default_family(jax.random.key(1), labels, width)
@@ -23,7 +23,7 @@ def build(labels: int, width: int, what: str) -> Callable[[], Any]:
     return lambda: jax.block_until_ready(make(family, table))
 
 
-def products(labels: int, width: int, what: str) -> Callable[[], Any]:
+def products(labels: int, width: int, task: str) -> Callable[[], Any]:
     """The matmul that hashing is, by XLA, a block at a time."""
     table = weights(labels, width, "float32")
     family = lsh.default_family(jax.random.key(1), labels, width)
@@ -35,7 +35,7 @@ def products(labels: int, width: int, what: str) -> Callable[[], Any]:
     return lambda: jax.block_until_ready(multiply(blocks, directions))
 
 
-def refresh(labels: int, width: int, what: str, rows_moved: int) -> Callable[[], None]:
+def refresh(labels: int, width: int, task: str, rows_moved: int) -> Callable[[], None]:
     """Some rows, which change all of their buckets each time."""
     table = weights(labels, width, "float32")
     tables = table, -table
@@ -53,7 +53,7 @@ def refresh(labels: int, width: int, what: str, rows_moved: int) -> Callable[[],
     return call
 
 
-def query(labels: int, width: int, what: str, batch: int) -> Callable[[], None]:
+def query(labels: int, width: int, task: str, batch: int) -> Callable[[], None]:
     """Candidates, most votes first: half a percent of the rows."""
     table = weights(labels, width, "float32")
     family = lsh.default_family(jax.random.key(1), labels, width)
@@ -62,6 +62,6 @@ def query(labels: int, width: int, what: str, batch: int) -> Callable[[], None]:
     return asked(lambda x: ask(index, x), queries(table, batch))
 
 
-def search(labels: int, width: int, what: str, batch: int) -> Callable[[], None]:
+def search(labels: int, width: int, task: str, batch: int) -> Callable[[], None]:
     """The ten best of all rows."""
     return dense(labels, width, 10, batch, "float32")
