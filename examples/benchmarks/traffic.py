@@ -5,6 +5,7 @@ visits rows in order finds the others in cache. What is as small as a batch (log
 their gradients, h) stays in cache and is not counted.
 """
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ class Visits(NamedTuple):
     products: float  # of an example and a row
 
 
+@cache
 def visits(
     features: int,
     nonzeros: int,

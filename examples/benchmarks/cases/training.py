@@ -50,10 +50,12 @@ def ours(shape: Shape, system: str) -> Job:
 def gigabytes(
     shape: Shape, dtype: str = "float32", moment_dtype: str = "float32"
 ) -> float:
-    """Tables and moments of a system in place, and room for the rest."""
+    """Tables and moments in place, logits and their gradient, and room for the rest."""
+    active = shape["negatives"] + shape["batch"] * shape["labels_per_example"]
+    logits = 8 * shape["batch"] * active
     number = traffic.BYTES[dtype] + 2 * traffic.BYTES[moment_dtype]
     rows = shape["features"] + shape["labels"]
-    return 0.8 + number * rows * shape["width"] / 1e9
+    return 0.8 + (number * rows * shape["width"] + logits) / 1e9
 
 
 def hashed(shape: Shape) -> list[Job]:
@@ -140,8 +142,10 @@ def scaling(quick: bool) -> list[Job]:
     for labels in sizes:
         shape = (TINY if quick else AMAZON) | {"labels": labels}
         job = ours(shape, "fsparse bf16 tables, moments")._replace(system="fsparse")
-        torch = sampled_peers(shape)[0]
-        jobs += [job, *([torch] if labels <= 1_000_000 else [])]
+        jobs.append(job)
+        if labels <= 1_000_000:  # f32 is larger than many machines' memory beyond
+            in_f32 = ours(shape, "fsparse")._replace(system="fsparse f32")
+            jobs += [in_f32, sampled_peers(shape)[0]]
     return jobs
 
 
