@@ -36,19 +36,20 @@ class Case(NamedTuple):
     jobs: Callable[[bool], list[Job]]  # of whether they are to be tiny
 
 
-def same_shape(jobs: list[Job], job: Job) -> Job:
-    """The one that a job is compared with."""
-    return next(each for each in jobs if each.shape == job.shape)
+def reference(jobs: list[Job], job: Job) -> Job | None:
+    """The one that a job is compared with; None where fsparse could not run."""
+    same = (each for each in jobs if each.shape == job.shape)
+    return next((each for each in same if each.system.startswith("fsparse")), None)
 
 
 def groups(jobs: list[Job], gigabytes: float) -> list[list[Job]]:
     """Jobs that take turns, as many as fit in memory, each beside its reference."""
     found: list[list[Job]] = [[]]
     for job in jobs:
-        needed = [same_shape(jobs, job), job]
+        needed = _with_reference(jobs, job)
         joined = _union(found[-1], needed)
         if found[-1] and sum(each.gigabytes for each in joined) > gigabytes:
-            found.append(_union([], needed))
+            found.append(needed)
         else:
             found[-1] = joined
     return found
@@ -56,8 +57,12 @@ def groups(jobs: list[Job], gigabytes: float) -> list[list[Job]]:
 
 def fits(jobs: list[Job], job: Job, gigabytes: float) -> bool:
     """Whether a job and its reference can run at all."""
-    needed = _union([], [same_shape(jobs, job), job])
-    return sum(each.gigabytes for each in needed) <= gigabytes
+    return sum(each.gigabytes for each in _with_reference(jobs, job)) <= gigabytes
+
+
+def _with_reference(jobs: list[Job], job: Job) -> list[Job]:
+    against = reference(jobs, job)
+    return [job] if against in (None, job) else [against, job]
 
 
 def _union(group: list[Job], more: list[Job]) -> list[Job]:

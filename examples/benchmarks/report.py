@@ -12,7 +12,7 @@ import rich.box
 import rich.console
 import rich.table
 import roofline
-from jobs import Job, same_shape
+from jobs import Job, reference
 from turns import Found
 
 Row = dict[str, Any]
@@ -28,23 +28,23 @@ def rows(case: str, found: list[Group], rates: roofline.Rates, facts: Row) -> li
     made = []
     for job in jobs:
         own = [result for group in found for each, result in group if each == job]
-        pairs = _pairs(job, same_shape(jobs, job), found)
+        pairs = _pairs(job, reference(jobs, job), found)
         made.append(_row(job, own, pairs, rates))
         if job.has_tail:
             made.append(_tail_row(job, own, pairs))
     return [{"case": case, **row, **facts} for row in made]
 
 
-def _pairs(job: Job, reference: Job, found: list[Group]) -> Pairs:
+def _pairs(job: Job, against: Job | None, found: list[Group]) -> Pairs:
     """What the job and its reference found in the groups that both were in."""
 
-    def of(group: Group, wanted: Job) -> list[Found]:
+    def of(group: Group, wanted: Job | None) -> list[Found]:
         return [result for each, result in group if each == wanted]
 
     return [
         pair
         for group in found
-        for pair in zip(of(group, job), of(group, reference), strict=False)
+        for pair in zip(of(group, job), of(group, against), strict=False)
     ]
 
 
@@ -90,8 +90,8 @@ def _ratio(pairs: Pairs, of_turn: Any) -> float | None:
     """The median of the rounds' ratios."""
     return _median(
         of_turn(a) / of_turn(b)
-        for own, reference in pairs
-        for a, b in zip(own.seconds, reference.seconds, strict=True)
+        for own, other in pairs
+        for a, b in zip(own.seconds, other.seconds, strict=True)
     )
 
 

@@ -85,7 +85,15 @@ def sampled_peers(shape: Shape) -> list[Job]:
     jax = "systems.training_jax:train"
     return [
         Job(shape, "torch sampled", torch, {"sampled": True}, by_rows, room, "torch"),
-        Job(shape, "jax sampled, rows by hand", jax, {"how": "by hand"}, by_rows, room),
+        Job(
+            shape,
+            "jax sampled, rows by hand",
+            jax,
+            {"how": "by hand"},
+            by_rows,
+            room,
+            "optax",
+        ),
         Job(
             shape,
             "jax sampled",
