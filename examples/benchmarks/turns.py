@@ -30,7 +30,7 @@ class Found(NamedTuple):
 
 
 class Child:
-    """A running job, or one that has failed and says why."""
+    """A running job."""
 
     def __init__(self, job: Job) -> None:
         self.job, self.turns, self.peak_bytes = job, [], 0
@@ -44,6 +44,9 @@ class Child:
             stderr=self.errors,
             text=True,
         )
+
+    def wait_until_warm(self) -> None:
+        """Ends when it has made its first calls."""
         self._read()
 
     def turn(self, seconds: float) -> None:
@@ -86,9 +89,11 @@ def take_turns(
         children, complaints = [], []
         for job in group:
             tick(f"start {job.system}")
+            child = Child(job)
+            stack.callback(child.close)
             try:
-                children.append(Child(job))
-                stack.callback(children[-1].close)
+                child.wait_until_warm()
+                children.append(child)
             except ChildFailedError as e:
                 complaints.append(str(e))
         for _ in range(rounds):
