@@ -198,3 +198,16 @@ def test_a_child_that_fails_says_why():
     _, complaints = turns.take_turns([job], 1, 0.01, lambda _: None)
     assert "broken" in complaints[0]
     assert "no_such_module" in complaints[0] or "CalledProcessError" in complaints[0]
+
+
+def test_a_child_that_dies_later_says_so(tmp_path, monkeypatch):
+    (tmp_path / "mortal.py").write_text(
+        "import os\ncalls = []\n"
+        "def make():\n"
+        "    return lambda: os._exit(9) if len(calls) > 4 else calls.append(1)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    job = Job({}, "mortal", "mortal:make")
+    found, complaints = turns.take_turns([job], 3, 1e-9, lambda _: None)
+    assert found == []
+    assert complaints == ["mortal at {} ended, 9:\n"]

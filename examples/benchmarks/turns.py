@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,7 +52,8 @@ class Child:
     def turn(self, seconds: float) -> None:
         """Lets it compute for so long, and at least once."""
         assert self.process.stdin
-        print(seconds, file=self.process.stdin, flush=True)
+        with suppress(BrokenPipeError):  # it has died, and reading tells why
+            print(seconds, file=self.process.stdin, flush=True)
         self.turns.append(self._read()["seconds"])
 
     def _read(self) -> dict[str, Any]:
@@ -74,7 +75,8 @@ class Child:
         self.process.wait()
         for file in (self.process.stdin, self.process.stdout, self.errors):
             assert file
-            file.close()
+            with suppress(BrokenPipeError):
+                file.close()
 
 
 class ChildFailedError(Exception):
