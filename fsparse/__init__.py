@@ -1,17 +1,10 @@
 """Very wide neural networks, trained and served on ordinary CPUs, from JAX."""
 
+import importlib as _importlib
+import typing as _typing
 from importlib.metadata import version as _version
 
-from fsparse import (
-    adaptive,
-    checkpoint,
-    data,
-    lsh,
-    metrics,
-    rows,
-    samplers,
-    sketch,
-)
+from fsparse import lsh, metrics, rows, samplers
 from fsparse._autotune import Trial, Tuned, autotune
 from fsparse._bolt import BoltConfig, bolt_autotune
 from fsparse._plans import Plan, default_plans
@@ -38,6 +31,9 @@ from fsparse.row_gradients import RowGrad, row_grad
 from fsparse.rows import global_norm
 from fsparse.table import Table
 from fsparse.topk import dense_top_k, sampled_top_k
+
+if _typing.TYPE_CHECKING:
+    from fsparse import adaptive, checkpoint, data, sketch
 
 __version__ = _version("fsparse")
 
@@ -83,3 +79,10 @@ __all__ = [
     "take_rows",
     "value_and_grad",
 ]
+
+
+def __getattr__(name: str) -> _typing.Any:
+    """Imports the rooms that many programs never enter where they are first named."""
+    if name in ("adaptive", "checkpoint", "data", "sketch"):
+        return _importlib.import_module(f"fsparse.{name}")
+    raise AttributeError(f"module 'fsparse' has no attribute {name!r}")

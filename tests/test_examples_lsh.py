@@ -80,18 +80,6 @@ def test_help_shows_a_command(name, capsys):
     assert f"python examples/{name}.py --data" in capsys.readouterr().out
 
 
-def test_index_benchmark(tmp_path):
-    argv = ["--rows", 3000, "--width", 16, "--rounds", 1, "--json", "index.json"]
-    status, out, err = finish(launch("benchmarks/index.py", *argv, cwd=tmp_path))
-    assert status == 0, err
-    found = json.loads((tmp_path / "index.json").read_text())
-    assert found["index_bytes"] <= found["weight_bytes"]
-    assert set(found["refresh_seconds"]) == {"256", "1024"}
-    seconds = [value for key, value in found.items() if key.endswith("_seconds")]
-    assert min(s for s in seconds if isinstance(s, float)) > 0
-    assert "build_seconds" in out
-
-
 def test_training_is_tuned(folder):
     argv = ["--data", "tiny.txt", "--examples", 3000, "--json", "plan.json"]
     status, out, err = finish(launch("tune_training.py", *argv, cwd=folder))

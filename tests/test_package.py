@@ -94,3 +94,17 @@ def test_a_build_runs_on_other_machines_than_its_own():
     build = (ROOT / "CMakeLists.txt").read_text()
     for flag in ("-march=native", "-mtune=native", "-mcpu=native"):
         assert flag not in build
+
+
+def test_rooms_are_imported_when_they_are_named():
+    program = """
+import sys, fsparse
+rooms = {"adaptive", "checkpoint", "data", "sketch"}
+assert not {f"fsparse.{room}" for room in rooms} & set(sys.modules)
+assert rooms <= set(fsparse.__all__)
+for room in rooms:
+    assert getattr(fsparse, room) is sys.modules[f"fsparse.{room}"]
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+    with pytest.raises(AttributeError, match="'fsparse' has no attribute 'datum'"):
+        fsparse.datum  # noqa: B018

@@ -1,5 +1,6 @@
 """What the numbers of a benchmark depend on."""
 
+import ctypes.util
 import importlib.metadata
 import os
 import platform
@@ -7,13 +8,23 @@ from pathlib import Path
 
 Facts = dict[str, str | int | None]
 
+HOW_TO_GET_TCMALLOC = "apt-get install libtcmalloc-minimal4 (Debian, Ubuntu)"
+
 
 def facts(*packages: str) -> Facts:
     """The processor, the cores this process may use, and versions."""
-    versions = {package: version(package) for package in ("fsparse", *packages)}
-    cores = len(os.sched_getaffinity(0))
-    python = platform.python_version()
-    return {"cpu": cpu_model(), "cores": cores, "python": python, **versions}
+    return {"cpu": cpu_model(), "cores": cores(), **versions(*packages)}
+
+
+def versions(*packages: str) -> Facts:
+    """Of Python, fsparse and other packages."""
+    found = {package: version(package) for package in ("fsparse", *packages)}
+    return {"python": platform.python_version(), **found}
+
+
+def cores() -> int:
+    """That this process may use: `taskset` gives it fewer."""
+    return len(os.sched_getaffinity(0))
 
 
 def show(found: Facts) -> None:
@@ -41,3 +52,17 @@ def cpu_model() -> str:
         return platform.processor()
     names = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
     return names[0] if names else platform.machine()
+
+
+def free_gigabytes() -> float:
+    """Memory that can be had without swapping."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith("MemAvailable")]
+    return int(line.split()[1]) / 1e6
+
+
+def tcmalloc() -> str | None:
+    """The library, if it is installed."""
+    return ctypes.util.find_library("tcmalloc_minimal") or ctypes.util.find_library(
+        "tcmalloc"
+    )

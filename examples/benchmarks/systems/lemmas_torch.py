@@ -9,10 +9,12 @@ from extreme_model import Config, Params
 from torch.nn.functional import embedding, embedding_bag, normalize
 
 from fsparse.data import Batch
+from systems.training_torch import use_all_cores
 
 
 def step(config: Config, params: Params, *, sampled: bool) -> Callable[[Batch], float]:
     """A step of training by Adam from a copy of `params`; returns the loss."""
+    use_all_cores()
     table, *hidden, output = (
         torch.nn.Parameter(torch.tensor(np.asarray(leaf)))
         for leaf in jax.tree.leaves(params)
@@ -25,7 +27,7 @@ def step(config: Config, params: Params, *, sampled: bool) -> Callable[[Batch], 
         dense = [*hidden, output]
     optimizers = [
         torch.optim.SparseAdam(sparse),
-        torch.optim.Adam(dense, lr=config.learning_rate),
+        torch.optim.Adam(dense, lr=config.learning_rate, fused=True),
     ]
 
     def run(batch: Batch) -> float:

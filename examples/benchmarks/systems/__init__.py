@@ -1,0 +1,1 @@
+"""Ours and the peers: functions that make the call that is timed."""
