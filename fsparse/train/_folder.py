@@ -135,7 +135,9 @@ def _plain(leaf: Any) -> Any:
 def _typed(leaf: Any, like: Any) -> Any:
     if not _is_key(like):
         return leaf
-    return jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(like))
+    impls: list[Any] = []
+    jax.eval_shape(lambda key: impls.append(jax.random.key_impl(key)), like)
+    return jax.random.wrap_key_data(leaf, impl=impls[0])
 
 
 def _locked(path: Path) -> IO[str]:
