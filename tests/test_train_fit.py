@@ -84,6 +84,25 @@ def test_a_step_is_the_gradient_of_the_mean_over_what_is_valid():
     np.testing.assert_allclose(info.loss, loss, rtol=1e-6)
 
 
+@pytest.mark.parametrize("adaptive", [None, ADAPTIVE])
+def test_a_step_allocates_nothing_of_the_size_of_a_table(adaptive):
+    """Also where it may be skipped, and where the state holds that of a sampler."""
+    n, d = 50_000, 16
+    optimizer = fsparse.multi_transform(
+        {"tables": rows.adam(0.1), "dense": optax.adam(0.1)}
+    )
+    init, step = make_step(
+        Tiny(n, d), fsparse.skip_nonfinite(optimizer), adaptive=adaptive
+    )
+    state = jax.eval_shape(init, jax.random.key(0))
+    (batch,) = data.batches(
+        TRAIN, np.arange(16), 16, feature_capacity=3, label_capacity=1
+    )
+    memory = step.lower(state, batch, np.ones(16, bool)).compile().memory_analysis()
+    assert memory.temp_size_in_bytes < n * d
+    assert memory.alias_size_in_bytes > 3 * 4 * n * d
+
+
 def test_adaptive_sampling_is_one_argument():
     options = QUIET | {"epochs": 6, "learning_rate": 0.05, "batch_size": 8}
     sampled = fit(Tiny(), TRAIN, adaptive=ADAPTIVE, **options)

@@ -17,7 +17,7 @@ from fsparse import checkpoint, data, fit
 from fsparse.train import Every, Interrupted
 
 TRAIN, VALID = examples(60), examples(20, seed=1)
-NUM_KILLS = int(os.environ.get("FSPARSE_KILLS", 3))
+NUM_KILLS = int(os.environ.get("FSPARSE_KILLS", 2))
 OPTIONS = {
     "validation": VALID,
     "epochs": 3,
@@ -57,10 +57,10 @@ class StopAt:
             signal.raise_signal(self.number)
 
 
-def finish(examples, folder, steps, **options):
+def finish(examples, folder, stops, **options):
     """The result after so many interrupts."""
-    stop = StopAt(*steps)
-    for _ in steps:
+    stop = StopAt(*stops)
+    for _ in stops:
         with pytest.raises(Interrupted, match="saved"):
             fit(Tiny(), examples, folder=folder, callbacks=[stop], **options)
     return fit(Tiny(), examples, folder=folder, **options)
@@ -72,8 +72,8 @@ def test_interrupted_run_resumes_to_the_same_bits(mode, tmp_path):
     train, changes = MODES[mode]
     options = OPTIONS | changes
     whole = fit(Tiny(), train, folder=tmp_path / "whole", **options)
-    steps = {"stream": [5, 16], "adaptive": [4, 15]}.get(mode, [3, 16])
-    again = finish(train, tmp_path / "parts", steps, **options)
+    stops = {"stream": [5, 16], "adaptive": [4, 15]}.get(mode, [3, 16])
+    again = finish(train, tmp_path / "parts", stops, **options)
     assert_same_bits(again[1:3], whole[1:3])
     assert course(again.history) == course(whole.history)
     for name in ("checkpoint.npz", "best.npz"):

@@ -45,17 +45,13 @@ class Tiny:
 
 
 def examples(m, seed=0, num_features=NUM_FEATURES, num_labels=NUM_LABELS):
-    """Examples whose labels follow from one of their features, most of the time."""
+    """Examples with a feature for their label, most of the time, and others."""
     rng = np.random.default_rng(seed)
-    features = [
-        rng.choice(num_features, rng.integers(1, 4), replace=False).tolist()
-        for _ in range(m)
-    ]
-    wrong = rng.random(m) < 0.1
-    labels = [
-        [int(rng.integers(num_labels)) if bad else row[0] % num_labels]
-        for row, bad in zip(features, wrong, strict=True)
-    ]
+    labels = rng.integers(num_labels, size=m)
+    telling = np.where(rng.random(m) < 0.1, rng.integers(num_labels, size=m), labels)
+    others = [rng.integers(num_labels, num_features, rng.integers(3)) for _ in range(m)]
+    features = [[int(f), *o.tolist()] for f, o in zip(telling, others, strict=True)]
+    labels = [[int(label)] for label in labels]
     return Dataset(from_lists(features, num_features), from_lists(labels, num_labels))
 
 

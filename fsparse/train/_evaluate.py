@@ -89,12 +89,16 @@ def evaluated(
     """The same, of a source."""
     program = _program(fn, model, source, names)
     totals = {name: find(name).start() for name in dict.fromkeys(names)}
+    num_examples = 0
     if label_weights is not None:
         label_weights = jnp.asarray(label_weights, jnp.float32)
     for number, (batch, is_valid) in enumerate(prefetch(source.batches(0))):
         figures = program(params, state, batch, label_weights, number)
+        num_examples += int(np.sum(is_valid))
         for name, pair in figures.items():
             totals[name].add(*(np.asarray(x)[is_valid] for x in pair))
+    if not num_examples:
+        raise ValueError(f"{fn}: data must have at least 1 example; got 0.")
     return {name: total.result() for name, total in totals.items()}
 
 
@@ -165,8 +169,8 @@ def _figures(
         key = jax.random.fold_in(jax.random.key(0), number)
         losses, _ = model.loss(params, state, batch, key=key, train=False)
     if k:
-        scores, ids = model.predict(params, state, batch, k)
         labels = _labels_of(batch)
+        scores, ids = model.predict(params, state, batch, k)
     ranked = Ranked(losses, scores, ids, labels, num_labels, label_weights)
     return {name: find(name).of_batch(ranked) for name in names}
 

@@ -1,12 +1,9 @@
 """Training from a model and data to parameters and a history."""
 
-import re
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import is_dataclass
 from functools import partial
-from math import inf
 from os import PathLike
 from typing import Any, NamedTuple
 
@@ -14,14 +11,21 @@ import jax
 import jax.numpy as jnp
 
 from fsparse import _checks
-from fsparse.data import Dataset, column_counts
-from fsparse.metrics import find, inverse_propensities
+from fsparse.metrics import find
 from fsparse.optimizer import Optimizer, skip_nonfinite
-from fsparse.train._evaluate import evaluated, require_evaluable
+from fsparse.train._arguments import (
+    budget_of,
+    candidates,
+    check_choices,
+    check_numbers,
+    described,
+    described_rate,
+)
 from fsparse.train._folder import Folder
 from fsparse.train._history import History
+from fsparse.train._judge import judge_of
 from fsparse.train._keeper import Keeper
-from fsparse.train._loop import Budget, Callback, Every, Loop, Run
+from fsparse.train._loop import Callback, Every, Loop, Run
 from fsparse.train._progress import progress_of
 from fsparse.train._sources import Data, Sizes, source_of
 from fsparse.train._step import (
@@ -163,19 +167,19 @@ def fit(
     """
     fn = "fit"
     require_model(fn, model)
-    _check_numbers(fn, batch_size, seed, patience, every)
-    _check_choices(fn, optimizer, learning_rate, keep_best, patience, validation)
-    budget = _budget(fn, epochs, steps, seconds)
+    check_numbers(fn, batch_size, seed, patience, every)
+    check_choices(fn, optimizer, learning_rate, keep_best, patience, validation)
+    budget = budget_of(fn, epochs, steps, seconds)
     sizes = Sizes(batch_size, feature_capacity, label_capacity)
-    source = source_of(fn, "train", train, _candidates(sizes, adaptive), seed)
+    source = source_of(fn, "train", train, candidates(sizes, adaptive), seed)
     step = _make(model, optimizer, learning_rate, adaptive, initial)
     names = tuple(dict.fromkeys([*metrics, *([keep_best] if keep_best else [])]))
-    judge = _judge(fn, model, step, train, validation, sizes, names, initial)
+    judge = judge_of(fn, model, step, train, validation, sizes, names, initial)
     settings = {
-        "model": _described(model),
+        "model": described(model),
         "train": source.fingerprint,
-        "learning_rate": _described_rate(learning_rate, optimizer),
-        "adaptive": adaptive and _described(adaptive),
+        "learning_rate": described_rate(learning_rate, optimizer),
+        "adaptive": adaptive and described(adaptive),
         "initial": initial is not None,
         "keep_best": keep_best,
         "seed": seed,
@@ -183,9 +187,9 @@ def fit(
     }
     with _opened(fn, folder, resume, settings) as files:
         keeper = Keeper(find(keep_best), patience, files) if keep_best else None
+        run = _start(step, files, seed, initial)
         bar = progress_of(progress)
         loop = Loop(step, source, budget, every, judge, keeper, files, callbacks, bar)
-        run = _start(step, files, seed, initial)
         caught = loop.train(run)
         model_of_run = run.state.params, run.state.state
         params, state = keeper.best(model_of_run) if keeper else model_of_run
@@ -195,68 +199,7 @@ def fit(
     return fitted
 
 
-# ---- arguments ---------------------------------------------------------------------
-
-
-def _check_numbers(
-    fn: str, batch_size: int, seed: int, patience: int | None, every: Every
-) -> None:
-    _checks.require_count(fn, 1, batch_size=batch_size)
-    _checks.require_count(fn, 0, seed=seed)
-    _checks.require_type(fn, Every, every=every)
-    _checks.require_count(fn, 1, **{"every.log": every.log})
-    _checks.require_between(fn, 0, inf, **{"every.checkpoint": every.checkpoint})
-    if every.validation is not None:
-        _checks.require_count(fn, 1, **{"every.validation": every.validation})
-    if patience is not None:
-        _checks.require_count(fn, 1, patience=patience)
-
-
-def _check_choices(
-    fn: str,
-    optimizer: Optimizer | None,
-    learning_rate: Rate | None,
-    keep_best: str | None,
-    patience: int | None,
-    validation: Data | None,
-) -> None:
-    if optimizer is not None and learning_rate is not None:
-        raise ValueError(
-            f"{fn}: learning_rate must be left out where an optimizer, which has its "
-            "own, is given; got both."
-        )
-    if keep_best is None and patience is not None:
-        raise ValueError(
-            f"{fn}: patience must go with keep_best; got {patience} without a metric. "
-            "Pass keep_best='loss', for instance."
-        )
-    if keep_best is not None and validation is None:
-        raise ValueError(
-            f"{fn}: keep_best must have a validation set to judge by; got None. Hold "
-            "some examples out, and pass them as validation."
-        )
-
-
-def _budget(
-    fn: str, epochs: int | None, steps: int | None, seconds: float | None
-) -> Budget:
-    given = {"epochs": epochs, "steps": steps, "seconds": seconds}
-    given = {name: value for name, value in given.items() if value is not None}
-    if len(given) > 1:
-        raise ValueError(f"{fn}: one of epochs, steps, seconds must be given; {given}.")
-    if seconds is not None:
-        _checks.require_between(fn, 0, inf, seconds=seconds)
-    elif given:
-        _checks.require_count(fn, 0, **given)
-    return Budget(1 if not given else epochs, steps, seconds)
-
-
-def _candidates(sizes: Sizes, adaptive: Adaptive | None) -> Sizes:
-    if adaptive is None:
-        return sizes
-    _checks.require_type("fit", Adaptive, adaptive=adaptive)
-    _checks.require_count("fit", 1, **{"adaptive.pool": adaptive.pool})
-    return sizes._replace(batch=sizes.batch * adaptive.pool)
+# ---- where a run begins and ends ---------------------------------------------------
 
 
 def _make(
@@ -276,74 +219,6 @@ def _make(
 
 def _initial(model: Model, initial: tuple[Any, Any] | None, key: Any) -> Any:
     return model.init(key) if initial is None else initial
-
-
-def _described(x: Any) -> str:
-    """The same text in each process; names, where there is no text."""
-    text = repr(x) if is_dataclass(x) else type(x).__qualname__
-    return re.sub(r" at 0x[0-9a-f]+", "", text)
-
-
-def _described_rate(rate: Rate | None, optimizer: Optimizer | None) -> float | str:
-    if optimizer is not None:
-        return "of the optimizer"
-    if rate is None:
-        return 1e-3
-    return "a schedule" if callable(rate) else float(rate)
-
-
-# ---- the validation set ------------------------------------------------------------
-
-
-def _judge(
-    fn: str,
-    model: Model,
-    step: Step,
-    train: Data,
-    validation: Data | None,
-    sizes: Sizes,
-    names: tuple[str, ...],
-    initial: tuple[Any, Any] | None,
-) -> Callable[[Any, Any], Mapping[str, float]] | None:
-    """A function of parameters and state to metrics, known to work before training."""
-    wanted = [find(name) for name in names]
-    if validation is None:
-        return None
-    _require_same_columns(fn, train, validation)
-    source = source_of(fn, "validation", validation, sizes)
-    is_weighted = any(metric.name.startswith("psp@") for metric in wanted)
-    weights = _label_weights(fn, train) if is_weighted else None
-    like = jax.eval_shape(partial(step.init, initial=initial), jax.random.key(0))
-    require_evaluable(fn, model, like.params, like.state, source, names, weights)
-
-    def judge(params: Any, state: Any) -> Mapping[str, float]:
-        return evaluated(fn, model, params, state, source, names, weights)
-
-    return judge
-
-
-def _require_same_columns(fn: str, train: Data, validation: Data) -> None:
-    if not isinstance(train, Dataset) or not isinstance(validation, Dataset):
-        return
-    for what, ours, its in zip(("features", "labels"), train, validation, strict=True):
-        if ours.num_columns != its.num_columns:
-            raise ValueError(
-                f"{fn}: validation must have the columns of train; got "
-                f"{its.num_columns} {what}, not {ours.num_columns}. Encode both alike."
-            )
-
-
-def _label_weights(fn: str, train: Data) -> Any:
-    if not isinstance(train, Dataset):
-        raise ValueError(
-            f"{fn}: psp@k must know how often labels occur; got a stream. Pass a "
-            "data.Dataset, or evaluate with label_weights afterwards."
-        )
-    counts = column_counts(train.labels)
-    return jnp.asarray(inverse_propensities(counts, train.labels.num_rows))
-
-
-# ---- where a run begins and ends ---------------------------------------------------
 
 
 @contextmanager

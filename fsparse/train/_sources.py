@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fsparse import data
 from fsparse.adaptive import Pool
 from fsparse.data import Dataset
+from fsparse.data.rows import require_capacity
 
 Stream = Callable[[int], Iterable[Any]]
 Data = Dataset | Stream | Iterable[Any]
@@ -69,8 +70,8 @@ class _InMemory:
         self._dataset, self._seed, self._size = dataset, seed, sizes.batch
         self._num = _num_examples(fn, name, dataset)
         self._capacities = {
-            "feature_capacity": _capacity(dataset.features, sizes.features),
-            "label_capacity": _capacity(dataset.labels, sizes.labels),
+            "feature_capacity": _capacity(fn, dataset.features, sizes.features),
+            "label_capacity": _capacity(fn, dataset.labels, sizes.labels),
         }
         self.num_labels = dataset.labels.num_columns
         self.num_batches = data.num_batches(self._num, self._size)
@@ -150,5 +151,8 @@ def _num_examples(fn: str, name: str, dataset: Dataset) -> int:
     return features
 
 
-def _capacity(rows: data.SparseRows, given: int | None) -> int:
-    return max(int(rows.lengths.max()), 1) if given is None else given
+def _capacity(fn: str, rows: data.SparseRows, given: int | None) -> int:
+    if given is None:
+        return max(int(rows.lengths.max()), 1)
+    require_capacity(fn, rows.lengths, given, np.arange(rows.num_rows))
+    return given
