@@ -3,7 +3,7 @@
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from os import PathLike
 from typing import Any, NamedTuple
 
@@ -91,8 +91,9 @@ def fit(
       train: a :class:`fsparse.data.Dataset`, shuffled by the seed and the number of the
         epoch; or a function from that number to an iterable of batches, pytrees of
         arrays ``[batch_size, ...]``. Shorter ones are filled up, and the padding does
-        not count; nor do examples that are not valid in a
-        :class:`fsparse.adaptive.Pool`. A list of batches is taken in order.
+        not count. What a stream has padded itself does, unless it gives each batch as
+        a :class:`fsparse.adaptive.Pool`, which says which examples are valid. A list of
+        batches is taken in order.
       validation: the same, to judge by.
       epochs: passes over ``train`` to end after; 1 if nothing else is given.
       steps: batches to end after.
@@ -214,7 +215,10 @@ def _make(
         rate = 1e-3 if learning_rate is None else learning_rate
         optimizer = default_optimizer(params, rate)
     _checks.require_type("fit", Optimizer, optimizer=optimizer)
-    return make_step(model, skip_nonfinite(optimizer), adaptive=adaptive)
+    return make_step(model, _skipping(optimizer), adaptive=adaptive)
+
+
+_skipping = lru_cache(maxsize=64)(skip_nonfinite)  # so that a step is compiled once
 
 
 def _initial(model: Model, initial: tuple[Any, Any] | None, key: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -78,7 +78,8 @@ class Step(NamedTuple):
     """A pair of functions.
 
     ``init(key, initial=None) -> TrainState``; ``step(state, batch, is_valid=None) ->
-    (TrainState, StepInfo)``, which is compiled, and overwrites the state it is given.
+    (TrainState, StepInfo)``, which is compiled, once for equal models, optimizers and
+    shapes, and overwrites the state it is given.
     """
 
     init: Callable[..., TrainState]
@@ -128,12 +129,19 @@ def default_optimizer(params: Any, learning_rate: Rate = 1e-3) -> Optimizer:
       >>> sorted(default_optimizer(params, 0.1).init(params))
       ['tables']
     """
-    leaves = jax.tree.leaves(params, is_leaf=is_table)
+    is_wide = [is_table(x) for x in jax.tree.leaves(params, is_leaf=is_table)]
+    rate = learning_rate if callable(learning_rate) else float(learning_rate)
+    return _adam(rate, any(is_wide), not all(is_wide))
+
+
+@lru_cache(maxsize=64)
+def _adam(rate: Any, has_tables: bool, has_arrays: bool) -> Optimizer:
+    """The same object for the same rate, so that a step is compiled once."""
     transforms: dict[str, Any] = {}
-    if any(map(is_table, leaves)):
-        transforms["tables"] = row_adam(learning_rate)
-    if not all(map(is_table, leaves)):
-        transforms["dense"] = _optax_adam(learning_rate)
+    if has_tables:
+        transforms["tables"] = row_adam(rate)
+    if has_arrays:
+        transforms["dense"] = _optax_adam(rate)
     return multi_transform(transforms)
 
 
@@ -199,7 +207,6 @@ def make_step(
     fn = "make_step"
     require_model(fn, model)
     _checks.require_type(fn, Optimizer, optimizer=optimizer)
-    descend = partial(_descend, model, optimizer)
 
     def init(key: Array, initial: tuple[Any, Any] | None = None) -> TrainState:
         of_model, of_steps, of_sampling = jax.random.split(key, 3)
@@ -210,22 +217,10 @@ def make_step(
         new = TrainState(params, state, moments, of_steps, zero)
         if adaptive is None:
             return new
-        return _packed(_wrapped(descend, adaptive, 1).init(of_sampling, new))
+        wrapped = _wrapped(partial(_descend, model, optimizer), adaptive, 1)
+        return _packed(wrapped.init(of_sampling, new))
 
-    def step(
-        old: TrainState, batch: Any, is_valid: Array | None = None
-    ) -> tuple[TrainState, StepInfo]:
-        is_valid = validity(fn, batch, is_valid)
-        if adaptive is None:
-            new, losses, loss = descend(old, batch, _alike(is_valid))
-            return new, StepInfo(loss, losses, _alike(is_valid))
-        size = max(num_examples(fn, batch) // adaptive.pool, 1)
-        wrapped = _wrapped(descend, adaptive, size)
-        packed, info = wrapped.step(_unpacked(old), batch, is_valid)
-        loss, losses = info.aux
-        return _packed(packed), StepInfo(loss, losses, info.selection.weights)
-
-    return Step(init, jax.jit(step, donate_argnums=0))
+    return Step(init, partial(_step, model, optimizer, adaptive))
 
 
 def require_model(fn: str, model: Any) -> None:
@@ -246,6 +241,28 @@ def require_model(fn: str, model: Any) -> None:
 
 
 # ---- what a step does --------------------------------------------------------------
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
+def _step(
+    model: Model,
+    optimizer: Optimizer,
+    adaptive: Adaptive | None,
+    old: TrainState,
+    batch: Any,
+    is_valid: Array | None = None,
+) -> tuple[TrainState, StepInfo]:
+    is_valid = validity("make_step", batch, is_valid)
+    descend = partial(_descend, model, optimizer)
+    if adaptive is None:
+        weights = _alike(is_valid)
+        new, losses, loss = descend(old, batch, weights)
+        return new, StepInfo(loss, losses, weights)
+    size = max(num_examples("make_step", batch) // adaptive.pool, 1)
+    wrapped = _wrapped(descend, adaptive, size)
+    packed, info = wrapped.step(_unpacked(old), batch, is_valid)
+    loss, losses = info.aux
+    return _packed(packed), StepInfo(loss, losses, info.selection.weights)
 
 
 def _descend(
