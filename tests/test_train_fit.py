@@ -313,11 +313,14 @@ def test_tensorboard_gets_all_figures(monkeypatch, tmp_path):
         def flush(self):
             written.append("flush")
 
+        def close(self):
+            written.append("close")
+
     fake = types.ModuleType("tensorboardX")
     fake.SummaryWriter = Writer
     monkeypatch.setitem(sys.modules, "tensorboardX", fake)
     train.TensorBoard(tmp_path)({"step": 3, "loss": 0.5, "val_p@1": 1}, None)
-    wanted = [("loss", 0.5, 3), ("validation/p_at_1", 1.0, 3), "flush"]
+    wanted = [("loss", 0.5, 3), ("validation/p_at_1", 1.0, 3), "flush", "close"]
     assert written == wanted
 
 
@@ -325,7 +328,9 @@ def test_tensorboard_files(tmp_path):
     pytest.importorskip("tensorboardX")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        train.TensorBoard(tmp_path)({"step": 3, "loss": 0.5}, None)
+        board = train.TensorBoard(tmp_path)
+        board({"step": 3, "loss": 0.5}, None)
+        board.close()
     (file,) = tmp_path.iterdir()
     assert b"loss" in file.read_bytes()
 
@@ -405,8 +410,9 @@ def test_refusals_of_models_and_types():
         fit(Tiny(), TRAIN, optimizer=optax.adam(0.1), **QUIET)
     with pytest.raises(TypeError, match="adaptive must be of type Adaptive"):
         fit(Tiny(), TRAIN, adaptive=ADAPTIVE.scorer, **QUIET)
+    unlabelled = [(np.zeros((4, 1), np.float32),)]
     with pytest.raises(TypeError, match="must have label_ids"):
-        fit(Tiny(), TRAIN, validation=[(np.zeros((4, 1), np.float32),)], **QUIET)
+        fit(Tiny(), TRAIN, validation=unlabelled, metrics=["p@1"], **QUIET)
 
 
 def test_a_stream_of_any_pytree():

@@ -1,6 +1,7 @@
 """What may be called with each record of figures."""
 
 import os
+import weakref
 from importlib import import_module
 from typing import Any
 
@@ -11,7 +12,8 @@ class TensorBoard:
     """A callback of :func:`fsparse.fit` that writes all figures for TensorBoard.
 
     Args:
-      folder: for its event files.
+      folder: for its event files, which are whole after ``close()``, or when the object
+        or the program ends.
 
     Raises:
       ImportError: if neither tensorboardX nor tensorboard is installed.
@@ -23,6 +25,7 @@ class TensorBoard:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self._writer = _writer(os.fspath(folder))
+        self.close = weakref.finalize(self, self._writer.close)
 
     def __call__(self, record: Record, state: Any) -> None:
         """Each figure is a curve; those of validation are in a group of their own."""
