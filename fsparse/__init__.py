@@ -8,7 +8,7 @@ from fsparse import lsh, metrics, rows, samplers
 from fsparse._autotune import Trial, Tuned, autotune
 from fsparse._bolt import BoltConfig, bolt_autotune
 from fsparse._plans import Plan, default_plans
-from fsparse._warnings import EfficiencyWarning
+from fsparse._warnings import EfficiencyWarning, NonFiniteWarning
 from fsparse.accumulate import accumulate, clip_by_global_norm
 from fsparse.active_sets import ActiveSet, active_set, sample_active_set
 from fsparse.differentiate import grad, value_and_grad
@@ -31,6 +31,7 @@ from fsparse.row_gradients import RowGrad, row_grad
 from fsparse.rows import global_norm
 from fsparse.table import Table
 from fsparse.topk import dense_top_k, sampled_top_k
+from fsparse.train import Fitted, evaluate, fit, make_step, predict
 
 if _typing.TYPE_CHECKING:
     from fsparse import adaptive, checkpoint, data, sketch
@@ -41,6 +42,8 @@ __all__ = [
     "ActiveSet",
     "BoltConfig",
     "EfficiencyWarning",
+    "Fitted",
+    "NonFiniteWarning",
     "Optimizer",
     "Plan",
     "RowGrad",
@@ -59,13 +62,17 @@ __all__ = [
     "default_plans",
     "dense_top_k",
     "embedding_bag",
+    "evaluate",
     "first_distinct",
+    "fit",
     "gather_matmul",
     "global_norm",
     "grad",
     "lsh",
+    "make_step",
     "metrics",
     "multi_transform",
+    "predict",
     "row_grad",
     "rows",
     "sample_active_set",
@@ -77,6 +84,7 @@ __all__ = [
     "sketch",
     "skip_nonfinite",
     "take_rows",
+    "train",
     "value_and_grad",
 ]
 
