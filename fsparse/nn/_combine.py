@@ -89,7 +89,7 @@ class DotProduct(Layer):
 
     Example:
       >>> x, y = jnp.array([[3.0, 4.0]]), jnp.array([[4.0, 3.0]])
-      >>> DotProduct(normalize=True).apply((), (), x, y)[0]
+      >>> DotProduct(normalize=True).apply((), (), x, y)[0].round(4)
       Array([0.96], dtype=float32)
     """
 

@@ -11,7 +11,7 @@ Array = jax.Array
 
 
 def product(x: Array, kernel: Any) -> Array:
-    """``f32[..., n] = x @ kernel.T``; a kernel may be a table, which has row gradients."""
+    """``f32[..., n] = x @ kernel.T``; of a table, the gradients are row gradients."""
     n, d = kernel.shape
     every = jnp.arange(n, dtype=jnp.int32)
     y = sampled_matmul(x.reshape(-1, d), kernel, every)

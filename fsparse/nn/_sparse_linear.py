@@ -122,7 +122,7 @@ class SparseLinear(Head):
             state["popularity"] = popularity_state(np.ones(self.num_labels), self.power)
         if self.sampler in HASHED:
             family = self._family(of_index, self.num_tables)
-            state["index"] = lsh.build(family, params["table"])
+            state["index"] = lsh.build(family, params["table"].value)
             state["step"] = jnp.zeros((), jnp.int32)
         return params, state
 

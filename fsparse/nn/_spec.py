@@ -165,9 +165,10 @@ def require_part(fn: str, wanted: type, **parts: Any) -> None:
     for name, part in parts.items():
         if not isinstance(part, wanted):
             got = part.__name__ if isinstance(part, type) else type(part).__name__
+            like = "SparseLinear" if wanted is Head else "Linear"
             raise TypeError(
                 f"{fn}: {name} must be a {wanted.__name__.lower()} of fsparse.nn, such "
-                f"as nn.Linear(128, 128); got {got}."
+                f"as nn.{like}(128, 1000); got {got}."
             )
 
 
