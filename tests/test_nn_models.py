@@ -352,7 +352,7 @@ def test_layers_of_users_go_where_ours_go():
         net.apply(*net.init(KEY), jnp.array([-3.0, 1.0]))[0], [0, 3]
     )
     assert nn.from_config(nn.to_config(net)) == net
-    with pytest.raises(TypeError, match="names of layers must differ.*got Linear of"):
+    with pytest.raises(TypeError, match="names of layers must differ"):
         type("Linear", (nn.Layer,), {})
     with pytest.raises(TypeError, match=r"Shift.by must be a layer, .*; got complex"):
         nn.to_config(Shift(1j))
@@ -363,9 +363,7 @@ def test_layers_of_users_go_where_ours_go():
 
 def test_models_say_what_is_wrong(rng, towers):
     bag, batch = nn.EmbeddingBag(3, 2), make_batch(rng)
-    with pytest.raises(
-        TypeError, match="head must be a head of fsparse.nn.*got Linear"
-    ):
+    with pytest.raises(TypeError, match="head must be a head"):
         nn.Classifier(bag, nn.Linear(2, 3))
     with pytest.raises(ValueError, match="num_items must be at least 1"):
         nn.TwoTower(bag, bag, 0)
@@ -375,7 +373,7 @@ def test_models_say_what_is_wrong(rng, towers):
         nn.extreme_classifier(9, 9, negatives=3)
     with pytest.raises(ValueError, match="width must be at least 2; got 1"):
         nn.extreme_classifier(9, 9, width=1)
-    with pytest.raises(TypeError, match="nn.summary: model must be of type Spec"):
+    with pytest.raises(TypeError, match="model must be of type Spec"):
         nn.summary(3)
     model, params, state, _ = towers
     with pytest.raises(ValueError, match=r"\[num_items, item_capacity\], \[12, 2\]"):
@@ -388,7 +386,5 @@ def test_models_say_what_is_wrong(rng, towers):
     with pytest.raises(ValueError, match=r"one width; got left: f32\[8,3\], right:"):
         narrow.loss(*narrow.init(KEY), batch, train=False)
     wrong = make_classifier(nn.Softmax(7, LABELS))
-    with pytest.raises(
-        ValueError, match=r"nn.Softmax: x must be f32\[..., 7\].*\[8,6\]"
-    ):
+    with pytest.raises(ValueError, match=r"Softmax: x must be .*7\].*\[8,6\]"):
         wrong.loss(*wrong.init(KEY), batch, train=False)

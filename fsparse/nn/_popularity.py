@@ -38,9 +38,14 @@ def popularity_sampler(state: dict[str, Array]) -> Sampler:
         return jnp.searchsorted(ends, bits, side="right").astype(jnp.int32)
 
     def log_q(ids: Array, size: int) -> Array:
-        ids = ids_of(fn, ids, size)
-        is_row = valid(ids, n)
-        of_row = log_miss[jnp.where(is_row, ids, 0)]
-        return jnp.where(is_row, jnp.log(-jnp.expm1(size * of_row)), 0)
+        return log_chance(state, ids_of(fn, ids, size), size)
 
     return Sampler(sample, log_q, n)
+
+
+def log_chance(state: dict[str, Array], ids: Array, size: Array | int) -> Array:
+    """Of being among ``size`` draws, a number that may be traced; 0 for padding."""
+    log_miss = state["log_miss"]
+    is_row = valid(ids, log_miss.shape[0])
+    of_row = log_miss[jnp.where(is_row, ids, 0)]
+    return jnp.where(is_row, jnp.log(-jnp.expm1(size * of_row)), 0)

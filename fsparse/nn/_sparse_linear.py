@@ -13,7 +13,11 @@ from fsparse.active_sets import ActiveSet, active_set
 from fsparse.lsh._default import default_bits
 from fsparse.matmul import sampled_matmul
 from fsparse.nn._objectives import OBJECTIVES
-from fsparse.nn._popularity import popularity_sampler, popularity_state
+from fsparse.nn._popularity import (
+    log_chance,
+    popularity_sampler,
+    popularity_state,
+)
 from fsparse.nn._products import product, with_one
 from fsparse.nn._spec import (
     Head,
@@ -24,6 +28,7 @@ from fsparse.nn._spec import (
     require_dtype_name,
     training_key,
 )
+from fsparse.reference import valid
 from fsparse.samplers import Sampler
 from fsparse.table import Table
 from fsparse.topk import dense_top_k
@@ -53,7 +58,8 @@ class SparseLinear(Head):
       objective: "softmax", or "sigmoid" for labels that are independent of each other.
       bias: whether the rows have one column more than ``h``. Rows of 128, with a
         ``width`` of 127, are as fast as any.
-      log_q: whether the softmax is corrected for the chances of popular labels.
+      log_q: whether the softmax is corrected for the chances of popular labels, with
+        the sampler "popularity".
       power: of the counts; 0 is uniform.
       num_tables: of the hash tables, for "lsh" and "mix".
       refresh_every: steps after which they are built anew of the rows as they are then.
@@ -178,7 +184,7 @@ class SparseLinear(Head):
         active = self._active(sampler, key, Query(label_ids, x, table))
         logits = sampled_matmul(x, table, active.ids)
         if self._is_corrected(active):
-            logits -= sampler.log_q(active.ids, self.num_negatives)
+            logits -= self._log_q(state, active, label_ids)
         loss = OBJECTIVES[self.objective]
         return loss(logits, active.targets, active.is_active), state
 
@@ -313,6 +319,13 @@ class SparseLinear(Head):
             rest.append(samplers.uniform(n).sample(of_fill, query, count, each))
         size = max(min(room + count, n), 1)
         return active_set(query.labels, *rest, num_rows=n, size=size)
+
+    def _log_q(self, state: dict[str, Any], active: ActiveSet, labels: Array) -> Array:
+        """In a shared set, labels of other examples are as good as drawn, too."""
+        size: Array | int = self.num_negatives
+        if self.scope == "shared":
+            size += jnp.sum(valid(labels, self.num_labels))
+        return log_chance(state["popularity"], active.ids, size)
 
     def _is_corrected(self, active: ActiveSet) -> bool:
         """Where chances differ and are known, and not all labels are active anyway."""
