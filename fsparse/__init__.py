@@ -13,7 +13,7 @@ from fsparse.accumulate import accumulate, clip_by_global_norm
 from fsparse.active_sets import ActiveSet, active_set, sample_active_set
 from fsparse.differentiate import grad, value_and_grad
 from fsparse.distinct import first_distinct
-from fsparse.losses import sampled_softmax_loss
+from fsparse.losses import sampled_sigmoid_loss, sampled_softmax_loss
 from fsparse.matmul import (
     embedding_bag,
     gather_matmul,
@@ -73,10 +73,12 @@ __all__ = [
     "metrics",
     "multi_transform",
     "predict",
+    "nn",
     "row_grad",
     "rows",
     "sample_active_set",
     "sampled_matmul",
+    "sampled_sigmoid_loss",
     "sampled_softmax_loss",
     "sampled_top_k",
     "samplers",
