@@ -53,7 +53,7 @@ def hash_char_ngrams(
             f"{function}: 1 <= min_n <= max_n is required; got {min_n=}, {max_n=}."
         )
     _require_sizes(function, num_features, seed)
-    text, offsets = _join(function, texts)
+    text, offsets = join_texts(function, texts)
     hashed = _ffi.hash_char_ngrams(text, offsets, min_n, max_n, num_features, seed)
     return SparseRows(*hashed, num_features)
 
@@ -91,12 +91,12 @@ def hash_words(
     if not 1 <= max_n < 2**31:
         raise ValueError(f"{function}: max_n must be positive; got {max_n=}.")
     _require_sizes(function, num_features, seed)
-    text, offsets = _join(function, texts)
+    text, offsets = join_texts(function, texts)
     hashed = _ffi.hash_words(text, offsets, max_n, num_features, seed)
     return SparseRows(*hashed, num_features)
 
 
-def _join(function: str, texts: Sequence[str]) -> tuple[bytes, I64]:
+def join_texts(function: str, texts: Sequence[str]) -> tuple[bytes, I64]:
     """All texts as UTF-8 in one buffer, and where each begins."""
     if isinstance(texts, str):
         raise TypeError(

@@ -1,0 +1,195 @@
+"""What stands in a table's cells, read as text, numbers, times or bags of text.
+
+Each reader returns its values and a list of ``(row, what is wrong)``.
+"""
+
+import datetime
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fsparse.data.rows import I64
+
+Bad = list[tuple[int, str]]
+Bool = NDArray[np.bool_]
+F64 = NDArray[np.float64]
+
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+_FIRST, _LAST = -62_135_596_800, 253_402_300_800  # the years 1 to 9999
+_MAX_SHOWN = 40
+_LISTS = (list, tuple, np.ndarray)
+
+
+class Texts(NamedTuple):
+    """``m`` strings, empty where they are missing."""
+
+    texts: list[str]
+    is_missing: Bool  # bool[m]
+
+
+class Bags(NamedTuple):
+    """``m`` bags of strings, one after the other."""
+
+    texts: list[str]
+    lengths: I64  # i64[m]
+    is_missing: Bool  # bool[m]
+
+
+def read_texts(values: Sequence[Any], missing: frozenset[str]) -> tuple[Texts, Bad]:
+    """Strings as they are; other values as Python writes them, whole floats as ints."""
+    bad: Bad = []
+    texts = list(values)
+    if any(type(value) is not str for value in texts):
+        texts = [_text(value, i, bad) for i, value in enumerate(texts)]
+    is_missing = np.fromiter((t is None or t in missing for t in texts), bool)
+    for i in np.flatnonzero(is_missing).tolist():
+        texts[i] = ""
+    return Texts(texts, is_missing), bad
+
+
+def read_numbers(values: Sequence[Any], missing: frozenset[str]) -> tuple[F64, Bad]:
+    """``f64[m]``, NaN where missing."""
+    bad: Bad = []
+    try:
+        given = (math.nan if v is None or v in missing else float(v) for v in values)
+        return np.fromiter(given, np.float64, len(values)), bad
+    except (ValueError, TypeError, OverflowError):
+        given = (_number(v, missing, i, bad) for i, v in enumerate(values))
+        return np.fromiter(given, np.float64, len(values)), bad
+
+
+def read_times(
+    values: Sequence[Any], format: str | None, missing: frozenset[str]
+) -> tuple[F64, Bad]:
+    """``f64[m]`` seconds since 1970 in UTC, NaN where missing."""
+    bad: Bad = []
+    known: dict[Any, float] = {}
+    seconds = np.empty(len(values))
+    for i, value in enumerate(values):
+        try:
+            if value not in known:
+                known[value] = _seconds(value, format, missing)
+            seconds[i] = known[value]
+        except (ValueError, TypeError, OverflowError) as e:
+            seconds[i] = math.nan
+            bad.append((i, f"must be a time; got {show(value)} ({e})"))
+    return seconds, bad
+
+
+def read_bags(
+    values: Sequence[Any], delimiter: str | None, missing: frozenset[str]
+) -> tuple[Bags, Bad]:
+    """Strings that a delimiter parts, or lists of values; spaces around are not kept."""
+    if delimiter is None and not any(isinstance(v, _LISTS) for v in values):
+        (texts, is_missing), bad = read_texts(values, missing)
+        there = [t for t, gone in zip(texts, is_missing, strict=True) if not gone]
+        return Bags(there, (~is_missing).astype(np.int64), is_missing), bad
+    bad = []
+    bags = [_bag(value, delimiter, missing, i, bad) for i, value in enumerate(values)]
+    lengths = np.fromiter((len(bag or ()) for bag in bags), np.int64, len(bags))
+    is_missing = np.fromiter((bag is None for bag in bags), bool, len(bags))
+    return Bags([t for bag in bags if bag for t in bag], lengths, is_missing), bad
+
+
+def show(value: Any) -> str:
+    """A value as Python writes it, cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # an int with too many digits to print
+        text = f"an int of {value.bit_length()} bits"
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
+
+
+def _text(value: Any, row: int, bad: Bad) -> str | None:
+    """The text of a value, None where there is none."""
+    if value is None or isinstance(value, str):
+        return value
+    try:
+        if isinstance(value, float):
+            return _float_text(value)
+        if isinstance(value, bytes):
+            return value.decode()
+        if isinstance(value, list | tuple | dict | set):
+            raise ValueError("a list goes into a multi_label column")
+        return None if _is_nothing(value) else str(value)
+    except (ValueError, TypeError) as e:
+        bad.append((row, f"must be text or a number; got {show(value)} ({e})"))
+        return None
+
+
+def _float_text(value: float) -> str | None:
+    """Tables turn ints to floats where some are missing: 3.0 is the category 3."""
+    if math.isnan(value):
+        return None
+    return str(int(value)) if value.is_integer() else repr(value)
+
+
+def _is_nothing(value: Any) -> bool:
+    """Whether it is a NaN or one of its kin, which differ from themselves."""
+    return bool(value != value)
+
+
+def _number(value: Any, missing: frozenset[str], row: int, bad: Bad) -> float:
+    try:
+        if value is None or (isinstance(value, str) and value in missing):
+            return math.nan
+        if isinstance(value, int):
+            return float(str(value))  # beyond float64 it is infinite, as text would be
+        return float(value)
+    except (ValueError, TypeError, OverflowError):
+        bad.append((row, f"must be a number; got {show(value)}"))
+        return math.nan
+
+
+def _seconds(value: Any, format: str | None, missing: frozenset[str]) -> float:
+    """Seconds since 1970; NaN if missing."""
+    if isinstance(value, str):
+        value = None if value in missing else _parse_time(value.strip(), format)
+    if value is None or _is_nothing(value):
+        return math.nan
+    if isinstance(value, datetime.datetime):
+        utc = value if value.tzinfo else value.replace(tzinfo=datetime.UTC)
+        return (utc - _EPOCH).total_seconds()
+    if isinstance(value, datetime.date):
+        return (value - _EPOCH.date()).total_seconds()
+    seconds = float(value)
+    if not _FIRST <= seconds < _LAST:
+        raise ValueError(
+            "seconds since 1970 must be in the years 1 to 9999: divide milliseconds by "
+            "1000"
+        )
+    return seconds
+
+
+def _parse_time(text: str, format: str | None) -> datetime.datetime | float:
+    if format not in (None, "epoch"):
+        return datetime.datetime.strptime(text, format)
+    try:
+        seconds = float(text)
+    except ValueError:
+        if format == "epoch":
+            raise
+        return datetime.datetime.fromisoformat(text)
+    if format is None and len(text) == 8 and text.isdecimal():
+        raise ValueError(
+            'seconds or a date? Give the column format="%Y%m%d" or format="epoch"'
+        )
+    return seconds
+
+
+def _bag(
+    value: Any, delimiter: str | None, missing: frozenset[str], row: int, bad: Bad
+) -> list[str] | None:
+    """The strings of one cell; None where it is missing."""
+    if isinstance(value, _LISTS):
+        found = [_text(part, row, bad) for part in value]
+    else:
+        text = _text(value, row, bad)
+        if text is None or text in missing:
+            return None
+        found = text.split(delimiter) if delimiter else [text]
+    stripped = [part.strip() if delimiter else part for part in found if part]
+    return [part for part in stripped if part and part not in missing]
