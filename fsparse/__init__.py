@@ -11,6 +11,7 @@ from fsparse import (
     rows,
     samplers,
     sketch,
+    tabular,
 )
 from fsparse._autotune import Trial, Tuned, autotune
 from fsparse._bolt import BoltConfig, bolt_autotune
@@ -80,6 +81,7 @@ __all__ = [
     "scatter_outer",
     "sketch",
     "skip_nonfinite",
+    "tabular",
     "take_rows",
     "value_and_grad",
 ]

@@ -64,7 +64,8 @@ def parse(
 def _read(
     schema: "Schema", rows: Rows, has_target: bool
 ) -> tuple[Parsed, list[tuple[int, str, str]]]:
-    columns, missing, errors = {}, frozenset(schema.missing), []
+    columns: dict[str, Any] = {}
+    missing, errors = frozenset(schema.missing), []
     for name, column in schema.columns.items():
         columns[name], bad = column.read(name, rows, missing)
         errors += [(i, name, what) for i, what in bad]

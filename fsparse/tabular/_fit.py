@@ -77,14 +77,15 @@ def fit(
             found.add(parsed, filled)
         if not found.num_rows:
             raise ValueError(
-                f"fit: at least one good row is required; got none, and "
+                "fit: at least one good row is required; got none, and "
                 f"{filled.num_malformed} bad ones. {' '.join(filled.messages)}"
             )
     return FittedSchema(
         schema,
         {
-            name: statistics(sample, schema.columns[name].bins)
-            for name, sample in found.samples.items()
+            name: statistics(found.samples[name], column.bins)
+            for name, column in schema.columns.items()
+            if isinstance(column, numerical)
         },
         fit_labels(schema.labels, schema.target, found.labels),
         found.capacity(capacity_quantile),

@@ -1,4 +1,4 @@
-"""A fitted schema: encodes rows, is saved with the model, goes on where fitting ended."""
+"""A fitted schema encodes rows, is saved with the model, and goes on after the fit."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,7 +13,7 @@ from fsparse.tabular._report import Report, reporting
 from fsparse.tabular._rows import Table, parts_of
 from fsparse.tabular._schema import Schema
 from fsparse.tabular._targets import Labels, encode_labels
-from fsparse.tabular._user_items import UserItems
+from fsparse.tabular._user_items import UserItems, no_items
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -237,7 +237,9 @@ def _state_to_dict(items: UserItems) -> dict[str, str]:
 
 
 def _state_from_dict(found: Mapping[str, str]) -> UserItems:
-    dtypes = dict(users="u8", newest="f8", indptr="i8", times="f8", items="u8")
     return UserItems(
-        **{n: _json.array_from_text(found[n], t) for n, t in dtypes.items()}
+        **{
+            name: _json.array_from_text(found[name], array.dtype)
+            for name, array in no_items()._asdict().items()
+        }
     )

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -50,7 +50,7 @@ def as_rows(function: str, table: Table, names: Sequence[str]) -> Rows:
     elif isinstance(table, Mapping):
         rows = _from_columns(function, table)
     elif isinstance(table, Sequence) and not isinstance(table, str | bytes):
-        rows = _from_mappings(function, table, names)
+        rows = _from_mappings(function, cast(Sequence[Any], table), names)
     else:
         raise TypeError(
             f"{function}: rows must be a list of dicts, a dict of columns, or a part "
@@ -119,7 +119,8 @@ def _to_list(values: Sequence[Any]) -> list[Any]:
 
 def parts_of(data: Table | Iterable[Table]) -> Iterable[Table]:
     """The parts of a reader; one table is one part."""
-    is_table = isinstance(data, Rows | Mapping) or (
-        isinstance(data, Sequence) and all(isinstance(d, Mapping) for d in data[:1])
-    )
-    return [data] if is_table else data
+    if isinstance(data, Rows | Mapping):
+        return [data]
+    if isinstance(data, Sequence) and all(isinstance(d, Mapping) for d in data[:1]):
+        return [cast(Table, data)]
+    return cast(Iterable[Table], data)

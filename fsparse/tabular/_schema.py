@@ -64,7 +64,7 @@ class Schema:
 
     columns: Mapping[str, Column]
     target: str
-    labels: Target = categorical()
+    labels: Target = dataclasses.field(default_factory=categorical)
     num_features: int = 2**18
     missing: tuple[str, ...] = ("",)
 
@@ -151,8 +151,8 @@ class Schema:
         columns = fields.get("columns")
         if not isinstance(columns, dict) or not isinstance(fields.get("target"), str):
             raise ValueError(
-                "Schema.from_json: 'columns' must map names to kinds, and 'target' be a "
-                f"name; got {columns!r} and {fields.get('target')!r}."
+                "Schema.from_json: 'columns' must map names to kinds, 'target' must "
+                f"be a name; got {columns!r} and {fields.get('target')!r}."
             )
         fields["columns"] = {
             name: _json.kind_from_dict(f"the column {name!r}", kind, KINDS)

@@ -73,8 +73,7 @@ def read_target(
     kind: Target, name: str, rows: Rows, missing: frozenset[str]
 ) -> tuple[Bags, Bad]:
     """The labels of each row as text; without one a row is good in a bag only."""
-    is_bag = isinstance(kind, multi_label | integer)
-    delimiter = kind.delimiter if is_bag else None
+    delimiter = kind.delimiter if isinstance(kind, multi_label | integer) else None
     bags, bad = read_bags(rows.columns[name], delimiter, missing)
     if delimiter is None:
         bad += [

@@ -84,9 +84,9 @@ class _Keys(NamedTuple):
     owner: I64  # i64[n], which of the users
     newest: I64  # i64[n]
     item: I64  # i64[e]
-    index: I64  # i64[r], the rows
+    rows: I64  # i64[r], which rows
     code: I64  # i64[r], which of the users
-    row: I64  # i64[r]
+    row: I64  # i64[r], of each
 
     @classmethod
     def of(cls, state: UserItems, visits: Visits) -> "_Keys":
@@ -115,7 +115,7 @@ class _Log(NamedTuple):
 
 def _log(keys: _Keys, visits: Visits, is_recorded: Bool) -> _Log:
     """The items of the state and of the rows that are recorded."""
-    rows = keys.index[is_recorded]
+    rows = keys.rows[is_recorded]
     lengths = visits.lengths[rows]
     entries = _ranges((np.cumsum(visits.lengths) - visits.lengths)[rows], lengths)
     key = np.concatenate([keys.item, np.repeat(keys.row[is_recorded], lengths)])
@@ -131,7 +131,7 @@ def _see(log: _Log, keys: _Keys, visits: Visits, latest: I64, last: int) -> Seen
     first = np.maximum(first, np.searchsorted(log.keys, latest) - last)
     counts = np.maximum(np.searchsorted(log.keys, keys.row) - first, 0)
     lengths, is_late = np.zeros((2, len(visits.times)), np.int64)
-    lengths[keys.index], is_late[keys.index] = counts, keys.row < latest
+    lengths[keys.rows], is_late[keys.rows] = counts, keys.row < latest
     return Seen(log.items[_ranges(first, counts)], lengths, is_late > 0)
 
 

@@ -82,7 +82,7 @@ def read_times(
 def read_bags(
     values: Sequence[Any], delimiter: str | None, missing: frozenset[str]
 ) -> tuple[Bags, Bad]:
-    """Strings that a delimiter parts, or lists of values; spaces around are not kept."""
+    """Strings that a delimiter parts, or lists of values, without spaces around."""
     if delimiter is None and not any(isinstance(v, _LISTS) for v in values):
         (texts, is_missing), bad = read_texts(values, missing)
         there = [t for t, gone in zip(texts, is_missing, strict=True) if not gone]
@@ -184,12 +184,13 @@ def _bag(
     value: Any, delimiter: str | None, missing: frozenset[str], row: int, bad: Bad
 ) -> list[str] | None:
     """The strings of one cell; None where it is missing."""
+    found: list[str | None]
     if isinstance(value, _LISTS):
         found = [_text(part, row, bad) for part in value]
     else:
         text = _text(value, row, bad)
         if text is None or text in missing:
             return None
-        found = text.split(delimiter) if delimiter else [text]
+        found = [*text.split(delimiter)] if delimiter else [text]
     stripped = [part.strip() if delimiter else part for part in found if part]
     return [part for part in stripped if part and part not in missing]
