@@ -104,14 +104,18 @@ def join_texts(function: str, texts: Sequence[str]) -> tuple[bytes, I64]:
             "Put it into a list."
         )
     try:
-        encoded = [str.encode(text, "utf-8", "surrogatepass") for text in texts]
+        joined = "".join(texts)
+        offsets = np.zeros(len(texts) + 1, np.int64)
+        if joined.isascii():
+            np.cumsum([*map(len, texts)], out=offsets[1:])
+            return joined.encode(), offsets
+        encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
     except TypeError as e:
         kinds = sorted({type(t).__name__ for t in texts if not isinstance(t, str)})
         raise TypeError(
             f"{function}: texts must be strings; got {', '.join(kinds)} among them."
         ) from e
-    offsets = np.zeros(len(encoded) + 1, np.int64)
-    np.cumsum([len(text) for text in encoded], out=offsets[1:])
+    np.cumsum([*map(len, encoded)], out=offsets[1:])
     return b"".join(encoded), offsets
 
 

@@ -11,7 +11,6 @@ import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import numpy as np
 
@@ -23,7 +22,7 @@ CHUNK_ROWS = 2**14
 
 @dataclasses.dataclass(frozen=True)
 class CsvReader:
-    """A CSV file, which each iteration reads anew; :func:`read_csv` makes one."""
+    """A CSV file, read anew by each iteration; :func:`read_csv` makes one."""
 
     path: str | os.PathLike[str]
     columns: tuple[str, ...]  # of the header
@@ -36,35 +35,35 @@ class CsvReader:
     def __iter__(self) -> Iterator[Rows]:
         """Parts of ``chunk_rows`` rows; the last one may have fewer."""
         with reporting("read_csv", self.report) as report:
-            held: list[_Record] = []
-            for record in self._good_records(report):
-                held.append(record)
+            held: list[list[str]] = []
+            numbers: list[int] = []
+            width = len(self.columns)
+            records = _records(self.path, self.delimiter, self.encoding)
+            next(records)
+            for line, fields, error in records:
+                if error or len(fields) != width:
+                    error = error or f"must have {width} fields; got {len(fields)}"
+                    self._leave_out(line, error, report)
+                    continue
+                held.append(fields)
+                numbers.append(line)
                 if len(held) == self.chunk_rows:
-                    yield self._part(held)
-                    held = []
+                    yield self._part(held, numbers)
+                    held, numbers = [], []
             if held:
-                yield self._part(held)
+                yield self._part(held, numbers)
 
-    def _good_records(self, report: Report) -> Iterator["_Record"]:
-        width = len(self.columns)
-        for record in _records(self.path, self.delimiter, self.encoding, header=False):
-            error = record.error
-            if not error and len(record.fields) != width:
-                error = f"must have {width} fields; got {len(record.fields)}"
-            if not error:
-                yield record
-                continue
-            message = f"{os.fspath(self.path)}, line {record.line}: {error}"
-            if self.strict:
-                raise ValueError(f"read_csv: {message}. {_REMEDY}")
-            report.num_malformed += 1
-            report.add(message)
+    def _leave_out(self, line: int, error: str, report: Report) -> None:
+        message = f"{os.fspath(self.path)}, line {line}: {error}"
+        if self.strict:
+            raise ValueError(f"read_csv: {message}. {_REMEDY}")
+        report.num_malformed += 1
+        report.add(message)
 
-    def _part(self, records: list["_Record"]) -> Rows:
-        columns = zip(*(record.fields for record in records), strict=True)
-        named = {n: list(c) for n, c in zip(self.columns, columns, strict=True)}
-        numbers = np.array([record.line for record in records])
-        return Rows(named, numbers, os.fspath(self.path), "line")
+    def _part(self, records: list[list[str]], numbers: list[int]) -> Rows:
+        columns = zip(self.columns, zip(*records, strict=True), strict=True)
+        named = {name: list(values) for name, values in columns}
+        return Rows(named, np.array(numbers), os.fspath(self.path), "line")
 
 
 def read_csv(
@@ -108,49 +107,37 @@ def read_csv(
         raise ValueError(f"read_csv: chunk_rows must be positive; got {chunk_rows}.")
     if encoding.lower().replace("_", "-") in ("utf-8", "utf8"):
         encoding = "utf-8-sig"
-    header = next(_records(path, delimiter, encoding, header=True), None)
-    if header is None or header.error:
-        problem = header.error if header else "an empty file"
+    _, header, error = next(_records(path, delimiter, encoding), (1, [], None))
+    if error or not header:
+        problem = error or "an empty file"
         raise ValueError(
             f"read_csv: {os.fspath(path)} must begin with the names of its columns; "
             f"got {problem}."
         )
-    _require_distinct(path, header.fields)
-    names = tuple(header.fields)
+    _require_distinct(path, header)
+    names = tuple(header)
     return CsvReader(path, names, delimiter, encoding, chunk_rows, strict, report)
 
 
 _REMEDY = "Correct the row, or leave such rows out with strict=False."
 
 
-class _Record(NamedTuple):
-    line: int
-    fields: list[str]
-    error: str | None = None
-
-
 def _records(
-    path: str | os.PathLike[str], delimiter: str, encoding: str, *, header: bool
-) -> Iterator[_Record]:
-    """The first record that is not empty, or all those after it."""
+    path: str | os.PathLike[str], delimiter: str, encoding: str
+) -> Iterator[tuple[int, list[str], str | None]]:
+    """Line, fields and what is wrong with them, of all records that are not empty."""
     with _reading(path, encoding) as lines:
         reader = csv.reader(lines, delimiter=delimiter, strict=True)
-        is_first = True
         while True:
             line = reader.line_num + 1
             try:
-                fields = next(reader, None)
-                error = None
-            except csv.Error as e:
-                fields, error = [""], str(e)
-            if fields is None:
+                for fields in reader:
+                    if fields:
+                        yield line, fields, lines.take_error()
+                    line = reader.line_num + 1
                 return
-            if not fields:
-                continue
-            error = error or lines.take_error()
-            if header or not is_first:
-                yield _Record(line, fields, error)
-            is_first = False
+            except csv.Error as e:
+                yield line, [], str(e)
 
 
 class _Lines:

@@ -154,15 +154,13 @@ class FittedSchema:
         Raises:
           ValueError: with the first size that differs.
         """
-        for name, got in {
-            "num_features": num_features,
-            "num_labels": num_labels,
-        }.items():
-            if got != getattr(self, name):
+        sizes = {"num_features": num_features, "num_labels": num_labels}
+        for name, got in sizes.items():
+            mine = getattr(self, name)
+            if got != mine:
                 raise ValueError(
-                    f"FittedSchema: the model must have {name}={getattr(self, name)}; "
-                    f"got {got}. Load the schema that was saved with the model, or train "
-                    "another model."
+                    f"FittedSchema: the model must have {name}={mine}; got {got}. Load "
+                    "the schema that was saved with the model, or train another model."
                 )
 
     def to_json(self) -> str:

@@ -36,8 +36,8 @@ def unseal(text: str) -> dict[str, Any]:
     body = sealed.get("body")
     if not isinstance(body, dict) or sealed.get("sha256") != checksum(body):
         raise ValueError(
-            "FittedSchema.from_json: the checksum must be that of the body; got another "
-            "one. The text was changed or cut: take it from the model anew."
+            "FittedSchema.from_json: the checksum must be that of the body; got "
+            "another one. The text was changed or cut: take it from the model anew."
         )
     return body
 
@@ -57,9 +57,7 @@ def parse(function: str, text: str) -> dict[str, Any]:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as e:
-        raise ValueError(
-            f"{function}: the text must be JSON; got the error {e}."
-        ) from e
+        raise ValueError(f"{function}: the text must be JSON; got: {e}.") from e
     if not isinstance(found, dict):
         raise ValueError(
             f"{function}: the text must be a JSON object; got {type(found).__name__}."

@@ -13,7 +13,7 @@ from fsparse.tabular._rows import Rows, require_columns
 
 @dataclasses.dataclass(frozen=True)
 class ParquetReader:
-    """A parquet file, which each iteration reads anew; :func:`read_parquet` makes one."""
+    """A parquet file, read anew by each iteration; :func:`read_parquet` makes one."""
 
     path: str | os.PathLike[str]
     columns: tuple[str, ...]  # those that are read

@@ -6,6 +6,7 @@ Each reader returns its values and a list of ``(row, what is wrong)``.
 import datetime
 import math
 from collections.abc import Sequence
+from itertools import compress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,9 +43,10 @@ def read_texts(values: Sequence[Any], missing: frozenset[str]) -> tuple[Texts, B
     """Strings as they are; other values as Python writes them, whole floats as ints."""
     bad: Bad = []
     texts = list(values)
-    if any(type(value) is not str for value in texts):
+    if not set(map(type, texts)) <= {str}:
         texts = [_text(value, i, bad) for i, value in enumerate(texts)]
-    is_missing = np.fromiter((t is None or t in missing for t in texts), bool)
+    is_nothing = (missing | {None}).__contains__
+    is_missing = np.fromiter(map(is_nothing, texts), bool, len(texts))
     for i in np.flatnonzero(is_missing).tolist():
         texts[i] = ""
     return Texts(texts, is_missing), bad
@@ -54,6 +56,8 @@ def read_numbers(values: Sequence[Any], missing: frozenset[str]) -> tuple[F64, B
     """``f64[m]``, NaN where missing."""
     bad: Bad = []
     try:
+        if missing.isdisjoint(values):
+            return np.fromiter(map(float, values), np.float64, len(values)), bad
         given = (math.nan if v is None or v in missing else float(v) for v in values)
         return np.fromiter(given, np.float64, len(values)), bad
     except (ValueError, TypeError, OverflowError):
@@ -83,15 +87,18 @@ def read_bags(
     values: Sequence[Any], delimiter: str | None, missing: frozenset[str]
 ) -> tuple[Bags, Bad]:
     """Strings that a delimiter parts, or lists of values, without spaces around."""
-    if delimiter is None and not any(isinstance(v, _LISTS) for v in values):
+    if set(map(type, values)).isdisjoint(_LISTS):
         (texts, is_missing), bad = read_texts(values, missing)
-        there = [t for t, gone in zip(texts, is_missing, strict=True) if not gone]
-        return Bags(there, (~is_missing).astype(np.int64), is_missing), bad
-    bad = []
-    bags = [_bag(value, delimiter, missing, i, bad) for i, value in enumerate(values)]
-    lengths = np.fromiter((len(bag or ()) for bag in bags), np.int64, len(bags))
-    is_missing = np.fromiter((bag is None for bag in bags), bool, len(bags))
-    return Bags([t for bag in bags if bag for t in bag], lengths, is_missing), bad
+        if delimiter is None:
+            there = [*compress(texts, ~is_missing)]
+            return Bags(there, (~is_missing).astype(np.int64), is_missing), bad
+        bags = [_split(text, delimiter, missing) for text in texts]
+    else:
+        bad = []
+        bags = [_bag(v, delimiter, missing, i, bad) for i, v in enumerate(values)]
+        is_missing = np.fromiter((v is None for v in values), bool, len(values))
+    lengths = np.fromiter(map(len, bags), np.int64, len(bags))
+    return Bags([text for bag in bags for text in bag], lengths, is_missing), bad
 
 
 def show(value: Any) -> str:
@@ -182,15 +189,17 @@ def _parse_time(text: str, format: str | None) -> datetime.datetime | float:
 
 def _bag(
     value: Any, delimiter: str | None, missing: frozenset[str], row: int, bad: Bad
-) -> list[str] | None:
-    """The strings of one cell; None where it is missing."""
-    found: list[str | None]
-    if isinstance(value, _LISTS):
-        found = [_text(part, row, bad) for part in value]
-    else:
-        text = _text(value, row, bad)
-        if text is None or text in missing:
-            return None
-        found = [*text.split(delimiter)] if delimiter else [text]
-    stripped = [part.strip() if delimiter else part for part in found if part]
-    return [part for part in stripped if part and part not in missing]
+) -> list[str]:
+    """The strings of one cell, a list or a text."""
+    if not isinstance(value, _LISTS):
+        return _split(_text(value, row, bad) or "", delimiter, missing)
+    parts = [_text(part, row, bad) for part in value]
+    return [part for part in parts if part and part not in missing]
+
+
+def _split(text: str, delimiter: str | None, missing: frozenset[str]) -> list[str]:
+    """The strings of one text; none where it is empty."""
+    if delimiter is None:
+        return [text] if text else []
+    parts = map(str.strip, text.split(delimiter))
+    return [part for part in parts if part and part not in missing]
