@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fsparse.data.rows import F32, I64, SparseRows
+from fsparse.data.rows import F32, SparseRows
 
 
 def ragged(lengths: ArrayLike, ids: NDArray[np.int32], num_features: int) -> SparseRows:
@@ -26,11 +26,6 @@ def marked(is_marked: NDArray[np.bool_], id: int, num_features: int) -> SparseRo
     """The feature ``id`` in the rows that are marked."""
     count = int(np.count_nonzero(is_marked))
     return ragged(is_marked, np.full(count, id, np.int32), num_features)
-
-
-def total_lengths(parts: Sequence[SparseRows], num_rows: int) -> I64:
-    """``i64[m]``: room that the sum of the parts needs, or less where ids are equal."""
-    return sum((part.lengths for part in parts), np.zeros(num_rows, np.int64))
 
 
 def add_rows(

@@ -87,12 +87,13 @@ def features(
     state: State,
     parsed: Parsed,
     report: Report,
-) -> tuple[State, list[SparseRows]]:
+) -> tuple[State, dict[str, list[SparseRows]]]:
     """The features of each column, and the state after the rows.
 
     Without labels, as in serving, no row sees another and the state stays.
     """
-    later, parts = dict(state), []
+    later = dict(state)
+    parts: dict[str, list[SparseRows]] = {}
     late = np.zeros(parsed.num_rows, bool)
     for name, column in schema.columns.items():
         value = parsed.columns[name]
@@ -102,9 +103,9 @@ def features(
             else:
                 later[name], seen = advance(state[name], value, column.last)
             late |= seen.is_late
-            parts += column.features(name, seen, schema.num_features)
+            parts[name] = column.features(name, seen, schema.num_features)
         else:
             found = statistics.get(name, NumericStats())
-            parts += column.features(name, value, found, schema.num_features)
+            parts[name] = column.features(name, value, found, schema.num_features)
     report.num_late += int(np.count_nonzero(late))
     return later, parts

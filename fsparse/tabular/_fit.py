@@ -1,14 +1,14 @@
 """One pass over the data: labels, statistics, room for an example, histories."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from fsparse.data.rows import I64
-from fsparse.tabular._bags import total_lengths
+from fsparse.data.rows import I64, SparseRows
 from fsparse.tabular._columns import numerical
 from fsparse.tabular._encode import Parsed, State, features, no_state, parse
 from fsparse.tabular._fitted import FittedSchema
+from fsparse.tabular._history import history
 from fsparse.tabular._report import Report, reporting
 from fsparse.tabular._rows import Table, parts_of
 from fsparse.tabular._sample import SAMPLE_ROWS, Sample, extend, no_sample, statistics
@@ -35,7 +35,8 @@ class _Found:
     def add(self, parsed: Parsed, report: Report) -> None:
         """Takes some rows in."""
         self.state, parts = features(self.schema, {}, self.state, parsed, report)
-        self._count(np.bincount(total_lengths(parts, parsed.num_rows)))
+        lengths = sum(self._room(name, part) for name, part in parts.items())
+        self._count(np.bincount(lengths))
         for name, sample in self.samples.items():
             values = parsed.columns[name]
             self.samples[name] = extend(sample, values, self.num_rows, SAMPLE_ROWS)
@@ -44,6 +45,13 @@ class _Found:
         longest = int(parsed.labels.lengths.max(initial=1))
         self.label_capacity = max(self.label_capacity, longest)
         self.num_rows += parsed.num_rows
+
+    def _room(self, name: str, parts: Sequence[SparseRows]) -> I64:
+        """What each row needs for a column; for a history, what it may need one day."""
+        column = self.schema.columns[name]
+        if isinstance(column, history):
+            return np.full(parts[0].num_rows, column.last)
+        return np.add.reduce([part.lengths for part in parts])
 
     def _count(self, lengths: I64) -> None:
         size = max(len(lengths), len(self.lengths))

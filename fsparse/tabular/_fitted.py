@@ -224,7 +224,8 @@ class FittedSchema:
         self, state: State, parsed: Parsed, report: Report
     ) -> tuple[State, SparseRows]:
         later, parts = features(self.schema, self.statistics, state, parsed, report)
-        added = add_rows(parts, parsed.num_rows, self.num_features)
+        flat = [rows for column in parts.values() for rows in column]
+        added = add_rows(flat, parsed.num_rows, self.num_features)
         rows, clipped = clip(added, self.feature_capacity)
         report.num_clipped += clipped.entries
         return later, rows

@@ -99,7 +99,7 @@ def _missing_marks(sample: dict[str, list[Any]]) -> tuple[str, ...]:
     found = {""}
     for values in sample.values():
         marks = {v for v in set(map(_key, values)) if v in _NOTHING}
-        rest = [v for v in values if v not in marks]
+        rest = [v for v in values if _key(v) not in marks]
         if marks and rest and _are_numbers(rest, frozenset([""])):
             found |= marks
     return tuple(sorted(found))
