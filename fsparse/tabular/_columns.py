@@ -7,6 +7,7 @@ fit never saw has a feature like any other.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -280,7 +281,7 @@ class timestamp:
         ]
 
 
-@dataclasses.dataclass(frozen=True, init=False)
+@dataclasses.dataclass(frozen=True, init=False, repr=False)
 class cross:
     """One feature for each combination of the values of several columns.
 
@@ -291,7 +292,7 @@ class cross:
 
     Example:
       >>> cross("store", "product")
-      cross(names=('store', 'product'))
+      cross('store', 'product')
     """
 
     names: tuple[str, ...]
@@ -301,6 +302,9 @@ class cross:
         require("cross", good, "two or more distinct columns are required", names)
         object.__setattr__(self, "names", names)
 
+    def __repr__(self) -> str:
+        return f"cross({', '.join(map(repr, self.names))})"
+
     def sources(self, name: str) -> tuple[str, ...]:
         """The columns of the table that are read."""
         return self.names
@@ -309,8 +313,9 @@ class cross:
         self, name: str, rows: Rows, missing: frozenset[str]
     ) -> tuple[list[Texts], Bad]:
         """Texts of each column."""
-        found = [read_texts(rows.columns[source], missing) for source in self.names]
-        return [texts for texts, _ in found], [b for _, bad in found for b in bad]
+        found = {s: read_texts(rows.columns[s], missing) for s in self.names}
+        bad = {source: bad for source, (_, bad) in found.items()}
+        return [texts for texts, _ in found.values()], bad_sources(bad)
 
     def features(
         self, name: str, value: list[Texts], stats: NumericStats, num_features: int
@@ -326,6 +331,11 @@ class cross:
 def hash_texts(value: Texts) -> U64:
     """One number for each text; that of a missing one is no text's."""
     return np.where(value.is_missing, _MISSING, hash_strings(value.texts))
+
+
+def bad_sources(bad: Mapping[str, Bad]) -> Bad:
+    """What is wrong with the columns that one is made of, by their names."""
+    return [(i, f"(its {s!r}) {what}") for s, found in bad.items() for i, what in found]
 
 
 def time_parts(seconds: F64) -> dict[str, Any]:

@@ -48,7 +48,8 @@ def parse(
     found = {n for n in rows.columns if n not in schema.sources(has_target=True)}
     report.ignored_columns = tuple(sorted(found.union(report.ignored_columns)))
     parsed, bad = _read(schema, rows, has_target)
-    messages = [f"{rows.place(i)}: column {n!r} {what}" for i, n, what in sorted(bad)]
+    bad.sort(key=lambda error: error[0])
+    messages = [f"{rows.place(i)}: column {n!r} {what}" for i, n, what in bad]
     if strict and messages:
         raise ValueError(f"{function}: {messages[0]}. {_REMEDY}")
     if bad:

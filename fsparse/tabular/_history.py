@@ -6,7 +6,7 @@ import numpy as np
 
 from fsparse.data.rows import SparseRows
 from fsparse.tabular._bags import marked, ragged
-from fsparse.tabular._columns import hash_texts, require
+from fsparse.tabular._columns import bad_sources, hash_texts, require
 from fsparse.tabular._hashing import feature_id, feature_ids, hash_strings, seed_of
 from fsparse.tabular._rows import Rows
 from fsparse.tabular._user_items import Seen, Visits
@@ -65,7 +65,8 @@ class history:
         visits = Visits(
             hash_texts(users), times, hash_strings(items.texts), items.lengths
         )
-        return visits, bad + more + still_more
+        found = {self.user: bad, self.time: more, self.item: still_more}
+        return visits, bad_sources(found)
 
     def features(self, name: str, seen: Seen, num_features: int) -> list[SparseRows]:
         """One entry for each item, or the feature of no history."""

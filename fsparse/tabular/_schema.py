@@ -106,7 +106,8 @@ class Schema:
         needs, and the history of each user after the last row.
 
         Args:
-          data: rows, as a list of dicts or a dict of columns, or a reader of a file.
+          data: rows, as a list of dicts or a dict of columns, or a reader of a file:
+            any iterable of such parts that is no list of dicts.
           capacity_quantile: the share of the examples that ``feature_capacity`` must
             have room for; the features that others have beyond it are dropped by
             encoding, and counted.

@@ -39,7 +39,8 @@ class binary:
 class integer:
     """Labels that are numbers from 0 on already; several, if there is a ``delimiter``.
 
-    ``num_labels`` is one more than the largest of the fit where it is left out.
+    A row with an id from ``num_labels`` on is a bad one. Where that is left out, it is
+    one more than the largest id of the fit, and what comes later is an unseen label.
 
     Raises:
       ValueError: if ``num_labels`` is out of range.
@@ -81,7 +82,7 @@ def read_target(
             for i in np.flatnonzero(bags.lengths != 1).tolist()
         ]
     if isinstance(kind, integer):
-        bad += _not_ids(bags)
+        bad += _not_ids(bags, kind.num_labels or _MAX_LABELS)
     return bags, bad
 
 
@@ -124,18 +125,18 @@ def _distinct(ids: I64, lengths: I64, num_labels: int) -> SparseRows:
     return ragged(counts, (key % num_labels).astype(np.int32), num_labels)
 
 
-def _not_ids(bags: Bags) -> Bad:
+def _not_ids(bags: Bags, bound: int) -> Bad:
     row = np.repeat(np.arange(len(bags.lengths)), bags.lengths).tolist()
     return [
-        (r, f"must hold label ids in [0, {_MAX_LABELS}); got {show(text)}")
+        (r, f"must hold label ids in [0, {bound}); got {show(text)}")
         for r, text in zip(row, bags.texts, strict=True)
-        if not _is_id(text)
+        if not _is_id(text, bound)
     ]
 
 
-def _is_id(text: str) -> bool:
+def _is_id(text: str, bound: int) -> bool:
     is_short = text.isascii() and text.isdecimal() and len(text) < 11
-    return is_short and int(text) < _MAX_LABELS
+    return is_short and int(text) < bound
 
 
 def _in_order(found: Iterable[str]) -> tuple[str, ...]:

@@ -162,6 +162,8 @@ def _seconds(value: Any, format: str | None, missing: frozenset[str]) -> float:
         return (utc - _EPOCH).total_seconds()
     if isinstance(value, datetime.date):
         return (value - _EPOCH.date()).total_seconds()
+    if isinstance(value, bool):
+        raise TypeError("a truth value")
     seconds = float(value)
     if not _FIRST <= seconds < _LAST:
         raise ValueError(
