@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fsparse import checkpoint
-from fsparse.tabular import FittedSchema, Report, Schema, categorical, history
+from fsparse.tabular import (
+    FittedSchema,
+    Report,
+    Schema,
+    _json,
+    categorical,
+    history,
+)
 
 N = 2**18
 fast = settings(deadline=None, max_examples=60)
@@ -185,6 +192,15 @@ def test_a_state_goes_through_json_and_checkpoints(tmp_path):
     assert same_state(loaded, fitted.state)
     later = table_of([("u", 4, []), ("v", 4, [])])
     assert rows_of(again.encode_features(later)) == wanted([["a", "d"], ["b", "c"]])
+
+
+@pytest.mark.parametrize("name", ["users", "newest", "indptr", "times", "items"])
+def test_a_state_that_is_not_whole(name):
+    fitted = fit([("u", 1, ["a"]), ("v", 2, ["b", "c"])], 2)
+    body = json.loads(fitted.to_json())["body"]
+    body["state"]["past"][name] = ""
+    with pytest.raises(ValueError, match=r"the state must hold sorted users and"):
+        FittedSchema.from_json(_json.seal(body))
 
 
 def test_an_items_feature_is_that_of_no_other_column():

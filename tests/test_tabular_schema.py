@@ -16,6 +16,7 @@ from fsparse.tabular import (
     Report,
     Rows,
     Schema,
+    _json,
     binary,
     categorical,
     cross,
@@ -447,6 +448,14 @@ ERRORS = {
     "damage": (
         lambda: FittedSchema.from_json(fitted_text().replace('"a"', '"b"')),
         r"the checksum must be that of the body; got another one",
+    ),
+    "another body": (
+        lambda: FittedSchema.from_json(_json.seal({"schema": {}})),
+        r"'columns' must map names to kinds",
+    ),
+    "half a body": (
+        lambda: FittedSchema.from_json(_json.seal({"schema": SCHEMA.to_dict()})),
+        r"the body must be that of a fitted schema; got the error KeyError",
     ),
     "no body": (
         lambda: FittedSchema.from_json(fitted_text(body=None)),

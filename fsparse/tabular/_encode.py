@@ -43,10 +43,9 @@ def parse(
     Raises:
       ValueError: in the name of ``function``, at the first bad row, if ``strict``.
     """
-    names = schema.sources(has_target=has_target)
-    rows = as_rows(function, table, names)
-    found = {n for n in rows.columns if n not in schema.sources(has_target=True)}
-    report.ignored_columns = tuple(sorted(found.union(report.ignored_columns)))
+    rows = as_rows(function, table, schema.sources(has_target=has_target))
+    ignored = {*rows.columns}.difference(schema.sources(has_target=True))
+    report.ignored_columns = tuple(sorted(ignored.union(report.ignored_columns)))
     parsed, bad = _read(schema, rows, has_target)
     bad.sort(key=lambda error: error[0])
     messages = [f"{rows.place(i)}: column {n!r} {what}" for i, n, what in bad]

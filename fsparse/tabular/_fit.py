@@ -9,7 +9,7 @@ from fsparse.tabular._columns import numerical
 from fsparse.tabular._encode import Parsed, State, features, no_state, parse
 from fsparse.tabular._fitted import FittedSchema
 from fsparse.tabular._history import history
-from fsparse.tabular._report import Report, reporting
+from fsparse.tabular._report import Report
 from fsparse.tabular._rows import Table, parts_of
 from fsparse.tabular._sample import SAMPLE_ROWS, Sample, extend, no_sample, statistics
 from fsparse.tabular._schema import Schema
@@ -69,7 +69,7 @@ def fit(
     data: Table | Iterable[Table],
     capacity_quantile: float,
     strict: bool,
-    report: Report | None,
+    report: Report,
 ) -> FittedSchema:
     """The schema, fitted: see :meth:`Schema.fit`."""
     if not 0 < capacity_quantile <= 1:
@@ -77,17 +77,16 @@ def fit(
             f"fit: capacity_quantile must be in (0, 1]; got {capacity_quantile}."
         )
     found = _Found(schema)
-    with reporting("fit", report) as filled:
-        for rows in parts_of(data):
-            parsed = parse(
-                "fit", schema, rows, has_target=True, strict=strict, report=filled
-            )
-            found.add(parsed, filled)
-        if not found.num_rows:
-            raise ValueError(
-                "fit: at least one good row is required; got none, and "
-                f"{filled.num_malformed} bad ones. {' '.join(filled.messages)}"
-            )
+    for rows in parts_of(data):
+        parsed = parse(
+            "fit", schema, rows, has_target=True, strict=strict, report=report
+        )
+        found.add(parsed, report)
+    if not found.num_rows:
+        raise ValueError(
+            "fit: at least one good row is required; got none, and "
+            f"{report.num_malformed} bad ones. {' '.join(report.messages)}"
+        )
     return FittedSchema(
         schema,
         {

@@ -13,7 +13,7 @@ from fsparse.tabular._report import Report, reporting
 from fsparse.tabular._rows import Table, parts_of
 from fsparse.tabular._schema import Schema
 from fsparse.tabular._targets import Labels, encode_labels
-from fsparse.tabular._user_items import UserItems, no_items
+from fsparse.tabular._user_items import UserItems, is_whole, no_items
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -73,12 +73,9 @@ class FittedSchema:
           ValueError: if a column is missing, or a row is bad and ``strict``; the
             message names column, row and remedy.
         """
-        return self.encode_with(
-            no_state(self.schema) if state is None else state,
-            rows,
-            strict=strict,
-            report=report,
-        )[1]
+        before = no_state(self.schema) if state is None else state
+        with reporting("encode", report) as filled:
+            return self._encode("encode", before, rows, strict, filled)[1]
 
     def encode_with(
         self,
@@ -93,8 +90,8 @@ class FittedSchema:
         The state that is given stays what it is. ``fitted.state`` is the one after the
         rows of the fit.
         """
-        with reporting("encode", report) as filled:
-            return self._encode("encode", state, rows, strict, filled)
+        with reporting("encode_with", report) as filled:
+            return self._encode("encode_with", state, rows, strict, filled)
 
     def encode_stream(
         self,
@@ -179,7 +176,16 @@ class FittedSchema:
         Raises:
           ValueError: if the text is something else, of another version, or damaged.
         """
-        body = _json.unseal(text)
+        try:
+            return cls._from_body(_json.unseal(text))
+        except (KeyError, TypeError, AttributeError) as e:
+            raise ValueError(
+                "FittedSchema.from_json: the body must be that of a fitted schema; got "
+                f"the error {e!r}."
+            ) from e
+
+    @classmethod
+    def _from_body(cls, body: Mapping[str, Any]) -> "FittedSchema":
         return cls(
             Schema.from_dict(body["schema"]),
             {
@@ -236,9 +242,15 @@ def _state_to_dict(items: UserItems) -> dict[str, str]:
 
 
 def _state_from_dict(found: Mapping[str, str]) -> UserItems:
-    return UserItems(
+    state = UserItems(
         **{
             name: _json.array_from_text(found[name], array.dtype)
             for name, array in no_items()._asdict().items()
         }
     )
+    if not is_whole(state):
+        raise ValueError(
+            "FittedSchema.from_json: the state must hold sorted users and their "
+            "items; got another one. Take the text from the model anew."
+        )
+    return state

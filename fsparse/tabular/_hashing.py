@@ -46,6 +46,7 @@ def feature_ids(hashes: U64, seed: int, num_features: int) -> I32:
     return ((high * np.uint64(num_features)) >> _HALF).astype(np.int32)
 
 
+@cache
 def feature_id(seed: int, num_features: int) -> int:
     """The one feature of a seed."""
     return int(feature_ids(np.zeros(1, np.uint64), seed, num_features)[0])

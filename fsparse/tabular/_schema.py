@@ -16,7 +16,7 @@ from fsparse.tabular._columns import (
     timestamp,
 )
 from fsparse.tabular._history import history
-from fsparse.tabular._report import Report
+from fsparse.tabular._report import Report, reporting
 from fsparse.tabular._rows import Table
 from fsparse.tabular._targets import Target, binary, integer
 
@@ -124,7 +124,8 @@ class Schema:
         # The module needs this one: it can be imported only when this one is there.
         from fsparse.tabular._fit import fit
 
-        return fit(self, data, capacity_quantile, strict, report)
+        with reporting("fit", report) as filled:
+            return fit(self, data, capacity_quantile, strict, filled)
 
     def to_dict(self) -> dict[str, Any]:
         """What JSON can hold of it."""

@@ -50,6 +50,18 @@ def no_items() -> UserItems:
     return UserItems(hashes, none, np.zeros(1, np.int64), none, hashes)
 
 
+def is_whole(state: UserItems) -> bool:
+    """Whether the arrays fit together."""
+    n, e = len(state.users), len(state.items)
+    sizes = len(state.newest), len(state.indptr), len(state.times)
+    return (
+        sizes == (n, n + 1, e)
+        and (state.indptr[0], state.indptr[-1]) == (0, e)
+        and bool(np.all(np.diff(state.indptr) >= 0))
+        and bool(np.all(state.users[1:] > state.users[:-1]))
+    )
+
+
 def advance(state: UserItems, visits: Visits, last: int) -> tuple[UserItems, Seen]:
     """What the rows see, and the state after them; the state given is left as it is."""
     keys = _Keys.of(state, visits)
