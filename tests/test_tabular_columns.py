@@ -3,6 +3,7 @@
 import datetime
 import math
 import statistics
+from collections import Counter
 from decimal import Decimal
 from functools import partial
 
@@ -112,7 +113,18 @@ def test_a_cross_is_ordered():
     assert one.tolist() != two.tolist()
 
 
-NUMBERS = st.floats(-1e6, 1e6, allow_subnormal=False)
+def edges_of(values, bins):
+    """Values of more than a bin's share, and quantiles of the sorted others."""
+    counts = Counter(values)
+    heavy = sorted(v for v in counts if counts[v] * bins > len(values))
+    heavy = heavy[: max(0, bins - 1)]
+    rest = [v for v in values if v not in heavy]
+    count = bins - 1 - len(heavy) if rest else 0
+    places = [i / (count + 1) * len(rest) for i in range(1, count + 1)]
+    return {*heavy, *(rest[max(0, math.ceil(p) - 1)] for p in places)}
+
+
+NUMBERS = st.sampled_from([0.0, 1.0]) | st.floats(-1e6, 1e6, allow_subnormal=False)
 
 
 @fast
@@ -125,11 +137,7 @@ def test_numbers(values, bins, as_text):
     present = sorted(v for v in values if v is not None and v == v)
     mean = statistics.fmean(present) if present else 0.0
     deviation = (statistics.pstdev(present) if present else 0) or 1.0
-    edges = {
-        present[max(0, math.ceil(i / bins * len(present)) - 1)]
-        for i in range(1, bins)
-        if present
-    }
+    edges = edges_of(present, bins)
     given = values
     if as_text:
         given = ["" if v is None else repr(v) for v in values]

@@ -81,8 +81,10 @@ class numerical:
     """A number, standardised, as a weight; and which of ``bins`` quantiles it is in.
 
     Mean, deviation and quantiles are those of the data of the fit, or of 65,536 rows of
-    it. The weight is cut at 5 deviations, so that infinity has one, too. NaN is a
-    missing value, which has a feature of its own. ``bins=0`` leaves the weight alone.
+    it. A value that more rows have than a bin should, such as 0, bounds a bin, and the
+    others have the quantiles to themselves. The weight is cut at 5 deviations, so that
+    infinity has one, too. NaN is a missing value, which has a feature of its own.
+    ``bins=0`` leaves the weight alone.
 
     Raises:
       ValueError: if ``bins`` is negative.

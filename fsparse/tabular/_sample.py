@@ -41,9 +41,17 @@ def statistics(sample: Sample, bins: int) -> NumericStats:
         return NumericStats()
     unit = float(np.abs(values[[0, -1]]).max()) or 1.0
     mean, deviation = (values / unit).mean(), (values / unit).std()
-    edges: tuple[float, ...] = ()
-    if bins > 1:
-        inner = np.arange(1, bins) / bins
-        found = np.unique(np.quantile(values, inner, method="inverted_cdf"))
-        edges = tuple(found.tolist())
+    edges = tuple(_edges(values, bins).tolist())
     return NumericStats(float(mean * unit), float(deviation * unit) or 1.0, edges)
+
+
+def _edges(values: F64, bins: int) -> F64:
+    """Values of more than a bin's share, such as 0, and quantiles of all the others."""
+    distinct, counts = np.unique(values, return_counts=True)
+    heavy = distinct[counts * bins > len(values)][: max(0, bins - 1)]
+    rest, room = values[~np.isin(values, heavy)], bins - 1 - len(heavy)
+    if room < 1 or not len(rest):
+        return heavy
+    inner = np.arange(1, room + 1) / (room + 1)
+    quantiles = np.quantile(rest, inner, method="inverted_cdf")
+    return np.unique(np.concatenate([heavy, quantiles]))
