@@ -310,6 +310,27 @@ def test_nothing_to_guess_from(save):
         infer_schema(save("a,b\n1,2\n"), target="z")
 
 
+def test_a_header_alone(save):
+    reader = read_csv(save("a,y\n"))
+    schema = Schema({"a": categorical()}, "y")
+    with pytest.raises(ValueError, match=r"fit: at least one good row is required"):
+        schema.fit(reader)
+    fitted = schema.fit({"a": [1], "y": [2]})
+    assert list(fitted.encode_stream(reader)) == []
+
+
+def test_errors_name_file_and_line(save):
+    reader = read_csv(save('a,y\n1,"p\nq"\nx,r\n'))
+    with pytest.raises(
+        ValueError, match=r"table\.csv, line 4: column 'a' must be a num"
+    ):
+        Schema({"a": numerical()}, "y").fit(reader)
+    with pytest.raises(
+        ValueError, match=r"table\.csv must have the column 'b'; got 'a'"
+    ):
+        Schema({"b": numerical()}, "y").fit(reader)
+
+
 def test_reading_part_of_a_file_warns_of_nothing(save):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
