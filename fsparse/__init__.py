@@ -85,6 +85,7 @@ __all__ = [
     "scatter_outer",
     "sketch",
     "skip_nonfinite",
+    "tabular",
     "take_rows",
     "train",
     "value_and_grad",
