@@ -4,9 +4,11 @@
 #include "counters.h"
 #include "gemm.h"
 #include "hadamard.h"
+#include "int8.h"
 #include "optimizers.h"
 #include "rounding.h"
 #include "rows.h"
+#include "scan.h"
 #include "signs.h"
 #include "topk.h"
 
@@ -25,6 +27,9 @@ const Kernels kKernels = {
     /*scratch_floats=*/kScratchFloats,
     Gemm,
     DotRows,
+    ScanRows,
+    QuantizeRow,
+    ScanInt8,
     SumRows,
     SumOuter,
     SumOccurrences,

@@ -34,6 +34,7 @@ from fsparse.optimizer import (
     multi_transform,
     skip_nonfinite,
 )
+from fsparse.quantized import Int8Rows, quantize_rows
 from fsparse.row_gradients import RowGrad, row_grad
 from fsparse.rows import global_norm
 from fsparse.table import Table
@@ -45,6 +46,7 @@ __all__ = [
     "ActiveSet",
     "BoltConfig",
     "EfficiencyWarning",
+    "Int8Rows",
     "Optimizer",
     "Plan",
     "RowGrad",
@@ -70,6 +72,7 @@ __all__ = [
     "lsh",
     "metrics",
     "multi_transform",
+    "quantize_rows",
     "row_grad",
     "rows",
     "sample_active_set",
