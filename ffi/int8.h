@@ -76,17 +76,18 @@ inline Ints MultiplyAdd(Ints sum, Shorts x, Shorts w) {
 
 inline Vec ToFloat(Ints v) { return __builtin_convertvector(v, Vec); }
 
-// values[:] = x / scale to the nearest integer, of two as near the even one, with the
-// largest |x| at kMostShort; a scale that is no normal float is 0. A row that is not finite has values of 0 and scale NaN.
+// values[:] = x (kMostShort / max |x|), to the nearest integer, of two as near to the
+// even one; returns max |x| / kMostShort, which they are times, or 0 if that is no
+// normal float. A row that is not finite has values of 0 and scale NaN.
 inline float QuantizeRow(const float* x, int64_t d, int16_t* values) {
   std::memset(values, 0, d * sizeof(int16_t));
   if (!AllFinite(x, d)) return __builtin_nanf("");
   float most = 0;
   for (int64_t c = 0; c < d; ++c) most = __builtin_fmaxf(most, __builtin_fabsf(x[c]));
-  const float scale = most / kMostShort;
+  const float scale = most / kMostShort, inverse = kMostShort / most;
   if (scale < __FLT_MIN__) return 0;
   for (int64_t c = 0; c < d; ++c) {
-    const float v = __builtin_nearbyintf(x[c] / scale);
+    const float v = __builtin_nearbyintf(x[c] * inverse);
     values[c] = static_cast<int16_t>(
         __builtin_fmaxf(-kMostShort, __builtin_fminf(v, kMostShort)));
   }

@@ -102,7 +102,7 @@ struct Kernels {
   void (*scan_rows)(const float* x, int64_t b, Rows rows, int64_t first, int64_t k,
                     int64_t d, float* y, int64_t stride);
 
-  // values[:] = x / scale, rounded, for the scale that is returned: see int8.h.
+  // values[:] = x / scale, rounded; returns the scale: see int8.h.
   float (*quantize_row)(const float* x, int64_t d, int16_t* values);
 
   // As scan_rows, for rows of int8 with a scale for each row of the data.

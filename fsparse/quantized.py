@@ -44,8 +44,8 @@ class Int8Rows:
 def quantize_rows(w: Array) -> Int8Rows:
     """Rounds the rows of a table to 8 bits.
 
-    ``scale[r] = max |w[r]| / 127`` and ``values[r] = w[r] / scale[r]``, rounded to the
-    nearest integer, and to the even one of two as near.
+    ``scale[r] = max |w[r]| / 127`` and ``values[r] = w[r] * (127 / max |w[r]|)``, rounded
+    to the nearest integer, and to the even one of two as near.
 
     Args:
       w: ``f32[n, d]`` or ``bf16[n, d]``.
@@ -82,13 +82,15 @@ def quantize_rows(w: Array) -> Int8Rows:
 def rounded(w: Array, most: int) -> tuple[Array, Array]:
     """Whole numbers in ``[-most, most]``, ``f32[n, d]``, and what they are times."""
     w = w.astype(jnp.float32)
-    scale = jnp.max(jnp.abs(w), axis=1, initial=0) / most
-    scale = jnp.where(scale < jnp.finfo(jnp.float32).tiny, 0, scale)
+    largest = jnp.max(jnp.abs(w), axis=1, initial=0)
+    scale = largest / most
     is_finite = jnp.all(jnp.isfinite(w), axis=1)
-    usable = (is_finite & (scale > 0))[:, None]
-    values = jnp.round(w / jnp.where(usable, scale[:, None], 1))
-    values = jnp.where(usable, jnp.clip(values, -most, most), 0)
-    return values, jnp.where(is_finite, scale, jnp.nan)
+    usable = is_finite & (scale >= jnp.finfo(jnp.float32).tiny)
+    # XLA multiplies by an inverse, too, where it divides by what is broadcast.
+    inverse = most / jnp.where(usable, largest, 1)
+    values = jnp.clip(jnp.round(w * inverse[:, None]), -most, most)
+    values = jnp.where(usable[:, None], values, 0)
+    return values, jnp.where(usable, scale, jnp.where(is_finite, 0, jnp.nan))
 
 
 # ---- the twins of the ops -----------------------------------------------------------

@@ -45,10 +45,10 @@ def dense_top_k(x: Array, w: Array | Int8Rows, k: int) -> tuple[Array, Array]:
     type of ``w``, unless :func:`fsparse.value_and_grad` takes it; the ids are constant.
 
     **Rows of 8 bits** are scored with examples rounded to 16 bits, by a scale ``s`` of
-    ``max |x| / 32767``: a score is off by at most ``(|x|_1 w.scale[r] + |w[r]|_1 s) / 2``
-    but for f32 rounding. Its gradients are those of ``x . w.scale[r] w.values[r]``. An
-    example that is not finite finds nothing. For exact scores, and the best rows of
-    the table that was rounded, score some more candidates again::
+    ``max |x| / 32767``. But for f32 rounding a score is off by no more than
+    ``(|x|_1 w.scale[r] + |w[r]|_1 s) / 2``. Its gradients are those of ``x . w.scale[r]
+    w.values[r]``. An example that is not finite finds nothing. For exact scores, and
+    the best rows of the table that was rounded, score some more candidates again::
 
         _, ids = dense_top_k(x, rows, k + 16)
         scores, ids = sampled_top_k(x, w, ids, k)
