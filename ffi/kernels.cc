@@ -46,9 +46,9 @@ const Kernels kKernels = {
     Rotate,
     AllFinite,
     MergeTopK,
-    {CountAtLeast<uint8_t>, PickBetween<uint8_t>},
-    {CountAtLeast<uint16_t>, PickBetween<uint16_t>},
-    {CountAtLeast<uint32_t>, PickBetween<uint32_t>},
+    {CountLevels<uint8_t>, PickBetween<uint8_t>},
+    {CountLevels<uint16_t>, PickBetween<uint16_t>},
+    {CountLevels<uint32_t>, PickBetween<uint32_t>},
 };
 
 }  // namespace fsparse::FSPARSE_LEVEL

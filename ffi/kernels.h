@@ -68,11 +68,12 @@ struct Int8Examples {
 // Counters of rows, [num_rows rounded up to whole lines]. Only the lines listed, by
 // rising number, are looked at.
 constexpr int32_t kLineRows = 64;
+constexpr int kCountedLevels = 4;
 template <typename Count>
 struct CounterKernels {
-  // How many counters are at least `least`.
-  int64_t (*count_at_least)(const Count* counters, const int32_t* lines,
-                            int64_t num_lines, Count least);
+  // counts[i] = how many counters are at least first + i, for i < kCountedLevels.
+  void (*count_levels)(const Count* counters, const int32_t* lines, int64_t num_lines,
+                       Count first, int64_t* counts);
   // Writes the rows whose counters lie in [least, most], rising, and returns how many.
   // Stops after the line in which `limit` is reached: fewer than kLineRows too many.
   int64_t (*pick_between)(const Count* counters, const int32_t* lines,

@@ -44,8 +44,8 @@ class Int8Rows:
 def quantize_rows(w: Array) -> Int8Rows:
     """Rounds the rows of a table to 8 bits.
 
-    ``scale[r] = max |w[r]| / 127`` and ``values[r] = w[r] * (127 / max |w[r]|)``, rounded
-    to the nearest integer, and to the even one of two as near.
+    ``scale[r] = max |w[r]| / 127`` and ``values[r] = w[r] (127 / max |w[r]|)``, to the
+    nearest integer, and to the even one of two as near.
 
     Args:
       w: ``f32[n, d]`` or ``bf16[n, d]``.
