@@ -84,7 +84,7 @@ inline float QuantizeRow(const float* x, int64_t d, int16_t* values) {
   if (!AllFinite(x, d)) return __builtin_nanf("");
   float most = 0;
   for (int64_t c = 0; c < d; ++c) most = __builtin_fmaxf(most, __builtin_fabsf(x[c]));
-  const float scale = most / kMostShort, inverse = kMostShort / most;
+  const float scale = most * (1.0f / kMostShort), inverse = kMostShort / most;
   if (scale < __FLT_MIN__) return 0;
   for (int64_t c = 0; c < d; ++c) {
     const float v = __builtin_nearbyintf(x[c] * inverse);

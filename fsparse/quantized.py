@@ -83,10 +83,10 @@ def rounded(w: Array, most: int) -> tuple[Array, Array]:
     """Whole numbers in ``[-most, most]``, ``f32[n, d]``, and what they are times."""
     w = w.astype(jnp.float32)
     largest = jnp.max(jnp.abs(w), axis=1, initial=0)
-    scale = largest / most
+    scale = largest * jnp.float32(1 / most)
     is_finite = jnp.all(jnp.isfinite(w), axis=1)
     usable = is_finite & (scale >= jnp.finfo(jnp.float32).tiny)
-    # XLA multiplies by an inverse, too, where it divides by what is broadcast.
+    # Not w / scale: XLA multiplies by an inverse for it, or does not, as it likes.
     inverse = most / jnp.where(usable, largest, 1)
     values = jnp.clip(jnp.round(w * inverse[:, None]), -most, most)
     values = jnp.where(usable[:, None], values, 0)

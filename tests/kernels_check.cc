@@ -157,7 +157,7 @@ void CheckInt8(int64_t n, int64_t d) {
       const float want = row[c] * (32767 / most);
       Expect("quantize_row", values[i * d + c], std::nearbyint(want), 0);
     }
-    Expect("quantize_row", of_x[i], most / 32767, 0);
+    Expect("quantize_row", of_x[i], most * (1.0f / 32767), 0);
   }
   std::vector<int8_t> w(n * d);
   for (int8_t& v : w) v = static_cast<int8_t>(NextRandom() % 255 - 127);

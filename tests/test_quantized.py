@@ -36,7 +36,8 @@ def rounded_by_numpy(w, most):
     """Halves to even, as documented."""
     largest = np.abs(w).max(axis=1, initial=0)
     inverse = np.float32(most) / np.where(largest > 0, largest, np.float32(1))
-    return np.rint(w * inverse[:, None]).astype(np.int64), largest / np.float32(most)
+    scale = largest * np.float32(1 / most)
+    return np.rint(w * inverse[:, None]).astype(np.int64), scale
 
 
 def exact_scores(x, w):
