@@ -93,6 +93,12 @@ def rounded(w: Array, most: int) -> tuple[Array, Array]:
     return values, jnp.where(usable, scale, jnp.where(is_finite, 0, jnp.nan))
 
 
+def as_scored(x: Array) -> Array:
+    """Examples as they are rounded, which derivatives do not see."""
+    values, scale = rounded(x, _MOST_SHORT)
+    return x + jax.lax.stop_gradient(values * scale[:, None] - x)
+
+
 # ---- the twins of the ops -----------------------------------------------------------
 
 
@@ -116,10 +122,7 @@ def sampled_top_k(
 
 
 def products(x: Array, values: Array, scale: Array, ids: Array) -> Array:
-    """``x[i] . scale[ids] values[ids]``, ``f32[b, k]``, 0 for padding.
-
-    What scores are but for the rounding of ``x``.
-    """
+    """``x[i] . scale[ids] values[ids]``, ``f32[b, k]``, 0 for padding."""
     if values.shape[0] == 0:
         return jnp.zeros(ids.shape, jnp.float32)
     is_row = valid(ids, values.shape[0])

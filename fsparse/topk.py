@@ -214,7 +214,8 @@ def _int8_jvp_of(op: Op, primals: Any, tangents: Any, *, k: int) -> Any:
     scores, ids = op(*primals, k=k)
     products = quantized.products
     moved = [products(dx, values, scale, ids)] if dx is not None else []
-    moved += [products(x, values, dscale, ids)] if dscale is not None else []
+    seen = quantized.as_scored(x)
+    moved += [products(seen, values, dscale, ids)] if dscale is not None else []
     return (scores, ids), (sum(moved[1:], moved[0]) if moved else None, None)
 
 
