@@ -29,48 +29,72 @@ struct Flags {
 // Flags are -1: they are subtracted, in lanes that hold 240 of them at most, which fits
 // into the smallest Count.
 template <typename Count>
-int64_t CountAtLeast(const Count* counters, const int32_t* lines, int64_t num_lines,
-                     Count least) {
+void CountLevels(const Count* counters, const int32_t* lines, int64_t num_lines,
+                 Count first, int64_t* counts) {
   using F = Flags<Count>;
   constexpr int64_t kLinesAtOnce = 60;
   constexpr Count kMost = ~Count{0};
-  int64_t total = 0;
+  for (int i = 0; i < kCountedLevels; ++i) counts[i] = 0;
   for (int64_t begin = 0; begin < num_lines; begin += kLinesAtOnce) {
     const int64_t end = Min(begin + kLinesAtOnce, num_lines);
-    typename F::Vector hits = {};
+    typename F::Vector hits[kCountedLevels] = {};
     for (int64_t l = begin; l < end; ++l) {
       const Count* line = counters + lines[l] * int64_t{kLineRows};
-      for (int64_t i = 0; i < kLineRows; i += F::kCounters) {
-        hits -= F::Between(line + i, least, kMost);
+      for (int64_t c = 0; c < kLineRows; c += F::kCounters) {
+        for (int i = 0; i < kCountedLevels; ++i) {
+          hits[i] -= F::Between(line + c, static_cast<Count>(first + i), kMost);
+        }
       }
     }
-    for (int64_t i = 0; i < F::kCounters; ++i) total += hits[i];
+    for (int i = 0; i < kCountedLevels; ++i) {
+      for (int64_t c = 0; c < F::kCounters; ++c) counts[i] += hits[i][c];
+    }
   }
-  return total;
 }
 
-// Most flags are 0: eight bytes of them are looked at together.
+// Bit i says whether counter i of a line lies in [least, most].
+template <typename Count>
+uint64_t LineMask(const Count* line, Count least, Count most) {
+  using F = Flags<Count>;
+  uint64_t mask = 0;
+  for (int c = 0; c < kLineRows; c += F::kCounters) {
+#if defined(__AVX512BW__)
+    const __m512i v = _mm512_loadu_si512(line + c);
+    if constexpr (sizeof(Count) == 1) {
+      mask |= _mm512_cmpge_epu8_mask(v, _mm512_set1_epi8(least)) &
+              _mm512_cmple_epu8_mask(v, _mm512_set1_epi8(most));
+    } else if constexpr (sizeof(Count) == 2) {
+      mask |= uint64_t{_mm512_cmpge_epu16_mask(v, _mm512_set1_epi16(least)) &
+                       _mm512_cmple_epu16_mask(v, _mm512_set1_epi16(most))}
+              << c;
+    } else {
+      mask |= uint64_t(_mm512_cmpge_epu32_mask(v, _mm512_set1_epi32(least)) &
+                       _mm512_cmple_epu32_mask(v, _mm512_set1_epi32(most)))
+              << c;
+    }
+#else  // most flags are 0: eight bytes of them are looked at together
+    constexpr int kInWord = sizeof(uint64_t) / sizeof(Count);
+    const auto flags = F::Between(line + c, least, most);
+    uint64_t words[kVectorBytes / sizeof(uint64_t)];
+    std::memcpy(words, &flags, sizeof(flags));
+    for (int i = 0; i < F::kCounters; i += kInWord) {
+      if (!words[i / kInWord]) continue;
+      for (int j = i; j < i + kInWord; ++j) mask |= uint64_t{flags[j] != 0} << (c + j);
+    }
+#endif
+  }
+  return mask;
+}
+
 template <typename Count>
 int64_t PickBetween(const Count* counters, const int32_t* lines, int64_t num_lines,
                     Count least, Count most, int64_t limit, int32_t* rows) {
-  using F = Flags<Count>;
-  constexpr int kWords = kVectorBytes / sizeof(uint64_t), kBits = 8 * sizeof(Count);
-  constexpr int kCountersOfWord = sizeof(uint64_t) / sizeof(Count);
-  constexpr uint64_t kFlag = ~uint64_t{0} >> (64 - kBits);
   int64_t count = 0;
   for (int64_t l = 0; l < num_lines && count < limit; ++l) {
     const int32_t first = lines[l] * kLineRows;
-    for (int32_t i = 0; i < kLineRows; i += F::kCounters) {
-      const auto flags = F::Between(counters + int64_t{first} + i, least, most);
-      uint64_t words[kWords];
-      std::memcpy(words, &flags, sizeof(flags));
-      for (int w = 0; w < kWords; ++w) {
-        for (uint64_t rest = words[w]; rest;) {
-          const int at = __builtin_ctzll(rest) / kBits;
-          rows[count++] = first + i + w * kCountersOfWord + at;
-          rest &= ~(kFlag << (at * kBits));
-        }
-      }
+    for (uint64_t mask = LineMask(counters + first, least, most); mask;
+         mask &= mask - 1) {
+      rows[count++] = first + __builtin_ctzll(mask);
     }
   }
   return count;

@@ -36,6 +36,11 @@ void Widen(const Bf16* p, float* out) {
 }
 
 inline Vec Load(const Bf16* p) {
+#if defined(__AVX512F__)  // GCC widens them in two halves
+  const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return _mm512_castsi512_ps(
+      _mm512_maskz_slli_epi32(0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, halves), 16));
+#else
   typedef uint16_t Halves __attribute__((vector_size(kLanes * sizeof(uint16_t))));
   typedef uint32_t Bits __attribute__((vector_size(kLanes * sizeof(uint32_t))));
   Halves halves;
@@ -44,6 +49,7 @@ inline Vec Load(const Bf16* p) {
   Vec v;
   std::memcpy(&v, &bits, sizeof(v));
   return v;
+#endif
 }
 
 // The first `count` elements, then zeros.

@@ -7,9 +7,11 @@
 #include "counters.h"
 #include "gemm.h"
 #include "hadamard.h"
+#include "int8.h"
 #include "optimizers.h"
 #include "rounding.h"
 #include "rows.h"
+#include "scan.h"
 #include "signs.h"
 #include "softmax.h"
 #include "topk.h"
@@ -37,6 +39,9 @@ const Kernels kKernels = {
     /*scratch_floats=*/kScratchFloats,
     Gemm,
     DotRows,
+    ScanRows,
+    QuantizeRow,
+    ScanInt8,
     SumRows,
     SumOuter,
     SumOccurrences,
@@ -56,9 +61,9 @@ const Kernels kKernels = {
     SumExp,
     ScaledExp,
     DotExp,
-    {CountAtLeast<uint8_t>, PickBetween<uint8_t>},
-    {CountAtLeast<uint16_t>, PickBetween<uint16_t>},
-    {CountAtLeast<uint32_t>, PickBetween<uint32_t>},
+    {CountLevels<uint8_t>, PickBetween<uint8_t>},
+    {CountLevels<uint16_t>, PickBetween<uint16_t>},
+    {CountLevels<uint32_t>, PickBetween<uint32_t>},
 };
 
 }  // namespace fsparse::FSPARSE_LEVEL

@@ -1,9 +1,9 @@
 // The kernels' interface: plain pointers and sizes, no Python, no XLA, no threads.
 //
-// Every function here has one implementation (gemm.h, amx_gemm.h, rows.h, topk.h,
-// optimizers.h, rounding.h, counters.h, signs.h, hadamard.h, softmax.h) that kernels.cc
-// compiles once for each instruction set; `Dispatch()` returns the set to use. For a
-// given set the bits of a result never depend on how the caller splits the work.
+// Every function here has one implementation (gemm.h, amx_gemm.h, rows.h, scan.h, int8.h,
+// topk.h, optimizers.h, rounding.h, counters.h, signs.h, hadamard.h, softmax.h) that
+// kernels.cc compiles once for each instruction set; `Dispatch()` returns the set to use.
+// For a given set the bits of a result never depend on how the caller splits the work.
 #ifndef FSPARSE_KERNELS_H_
 #define FSPARSE_KERNELS_H_
 
@@ -64,14 +64,21 @@ struct ExpSum {
   float shift, sum;
 };
 
+// Examples of whole numbers, each times a scale.
+struct Int8Examples {
+  const int16_t* values;  // [b, d]
+  const float* scale;     // [b]
+};
+
 // Counters of rows, [num_rows rounded up to whole lines]. Only the lines listed, by
 // rising number, are looked at.
 constexpr int32_t kLineRows = 64;
+constexpr int kCountedLevels = 4;
 template <typename Count>
 struct CounterKernels {
-  // How many counters are at least `least`.
-  int64_t (*count_at_least)(const Count* counters, const int32_t* lines,
-                            int64_t num_lines, Count least);
+  // counts[i] = how many counters are at least first + i, for i < kCountedLevels.
+  void (*count_levels)(const Count* counters, const int32_t* lines, int64_t num_lines,
+                       Count first, int64_t* counts);
   // Writes the rows whose counters lie in [least, most], rising, and returns how many.
   // Stops after the line in which `limit` is reached: fewer than kLineRows too many.
   int64_t (*pick_between)(const Count* counters, const int32_t* lines,
@@ -107,6 +114,18 @@ struct Kernels {
   // y[j] = x . rows[first + j] for j < k.
   void (*dot_rows)(const float* x, Rows rows, int64_t first, int64_t k, int64_t d,
                    float* y);
+
+  // y[i * stride + j] = x[i, :] . rows[first + j] for i < b, j < k, best for a few
+  // examples. Undefined where an id is out of range; there must be a row then.
+  void (*scan_rows)(const float* x, int64_t b, Rows rows, int64_t first, int64_t k,
+                    int64_t d, float* y, int64_t stride);
+
+  // values[:] = x / scale, rounded; returns the scale: see int8.h.
+  float (*quantize_row)(const float* x, int64_t d, int16_t* values);
+
+  // As scan_rows, for rows of int8 with a scale for each row of the data.
+  void (*scan_int8)(Int8Examples x, int64_t b, Rows rows, const float* scale,
+                    int64_t first, int64_t k, int64_t d, float* y, int64_t stride);
 
   // z[:] = sum_j v[j] * rows[j], over the j whose id is in range.
   void (*sum_rows)(const float* v, Rows rows, int64_t k, int64_t d, float* z);

@@ -32,6 +32,8 @@ nb::dict Registrations() {
   table["fsparse_hold"] = Capsule(FsparseHold);
   table["fsparse_dense_top_k"] = Capsule(FsparseDenseTopK);
   table["fsparse_sampled_top_k"] = Capsule(FsparseSampledTopK);
+  table["fsparse_int8_top_k"] = Capsule(FsparseInt8TopK);
+  table["fsparse_sampled_int8_top_k"] = Capsule(FsparseSampledInt8TopK);
   table["fsparse_build_buckets"] = Capsule(FsparseBuildBuckets);
   table["fsparse_move_rows"] = Capsule(FsparseMoveRows);
   table["fsparse_insert_entries"] = Capsule(FsparseInsertEntries);

@@ -7,13 +7,25 @@
 
 namespace fsparse::FSPARSE_LEVEL {
 
-// Moves the worse entries one place down; the new score is known to beat the last.
-inline void Insert(float score, int32_t id, int64_t k, float* scores, int32_t* ids) {
-  int64_t at = k - 1;
-  for (; at > 0 && scores[at - 1] < score; --at) {
-    scores[at] = scores[at - 1];
-    ids[at] = ids[at - 1];
+// Where a score that beats the last goes: behind all that are as good.
+inline int64_t PlaceOf(float score, int64_t k, const float* scores) {
+  int64_t begin = 0, end = k - 1;
+  while (begin < end) {
+    const int64_t middle = (begin + end) / 2;
+    if (scores[middle] < score) {
+      end = middle;
+    } else {
+      begin = middle + 1;
+    }
   }
+  return begin;
+}
+
+// Moves the worse entries one place down.
+inline void Insert(float score, int32_t id, int64_t k, float* scores, int32_t* ids) {
+  const int64_t at = PlaceOf(score, k, scores), moved = k - 1 - at;
+  std::memmove(scores + at + 1, scores + at, moved * sizeof(float));
+  std::memmove(ids + at + 1, ids + at, moved * sizeof(int32_t));
   scores[at] = score;
   ids[at] = id;
 }

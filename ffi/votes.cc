@@ -126,29 +126,41 @@ int64_t Votes<Count>::Rank(int64_t num_rows, int64_t start, int64_t k, int32_t* 
   return found;
 }
 
+// Without branches: nearly all lines are touched, or nearly none.
 template <typename Count>
 void Votes<Count>::ListTouched() {
-  touched_.clear();
-  for (uint64_t l = 0; l < is_touched_.size(); ++l) {
-    if (is_touched_[l]) touched_.push_back(static_cast<int32_t>(l));
+  const int64_t num_lines = is_touched_.size();
+  touched_.resize(num_lines);
+  int64_t count = 0;
+  for (int64_t l = 0; l < num_lines; ++l) {
+    touched_[count] = static_cast<int32_t>(l);
+    count += is_touched_[l];
   }
+  touched_.resize(count);
+  first_counted_ = 0;
 }
 
+// Some levels are counted together, and remembered.
 template <typename Count>
-int64_t Votes<Count>::CountAtLeast(Count least) const {
-  return KernelsOf<Count>().count_at_least(lines_.data()->votes, touched_.data(),
-                                           touched_.size(), least);
+int64_t Votes<Count>::CountAtLeast(int64_t least) {
+  const int64_t first = (least - 1) / kCountedLevels * kCountedLevels + 1;
+  if (first != first_counted_) {
+    KernelsOf<Count>().count_levels(Counters(), touched_.data(), touched_.size(),
+                                    static_cast<Count>(first), num_at_least_);
+    first_counted_ = first;
+  }
+  return num_at_least_[least - first];
 }
 
 // The most votes that k rows have, where more than k rows have any. It is far from the
 // most that there may be.
 template <typename Count>
-int64_t Votes<Count>::LeastChosen(int64_t k) const {
+int64_t Votes<Count>::LeastChosen(int64_t k) {
   int64_t enough = 1, too_many = most_ + 1;
   while (enough + 1 < too_many) {
     const int64_t guess =
         too_many > most_ ? std::min(2 * enough, most_) : (enough + too_many) / 2;
-    (CountAtLeast(static_cast<Count>(guess)) >= k ? enough : too_many) = guess;
+    (CountAtLeast(guess) >= k ? enough : too_many) = guess;
   }
   return enough;
 }
@@ -200,8 +212,14 @@ int64_t Votes<Count>::WriteAbove(int64_t least, int64_t start, int32_t* ids,
   return picked_.size();
 }
 
+// All at once where most lines are touched: that is a fill of memory in order.
 template <typename Count>
 void Votes<Count>::Clear() {
+  if (2 * touched_.size() > lines_.size()) {
+    std::fill(lines_.begin(), lines_.end(), Line{});
+    std::fill(is_touched_.begin(), is_touched_.end(), 0);
+    touched_.clear();
+  }
   for (const int32_t l : touched_) {
     lines_[l] = {};
     is_touched_[l] = 0;

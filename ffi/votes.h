@@ -69,8 +69,8 @@ class Votes {
   void Reserve(int64_t num_lines);
   Count* Counters() { return lines_.data()->votes; }
   void ListTouched();
-  int64_t CountAtLeast(Count least) const;
-  int64_t LeastChosen(int64_t k) const;
+  int64_t CountAtLeast(int64_t least);
+  int64_t LeastChosen(int64_t k);
   void PickFrom(int64_t start, Count least, Count most, int64_t limit);
   int64_t WriteAbove(int64_t least, int64_t start, int32_t* ids, int32_t* votes);
   void Clear();
@@ -80,6 +80,8 @@ class Votes {
   std::vector<uint8_t> is_touched_;  // whether a line may have votes
   std::vector<int32_t> touched_;     // the lines that may, rising
   std::vector<int32_t> picked_;      // rows
+  int64_t first_counted_ = 0;        // num_at_least_[i] have first_counted_ + i votes
+  int64_t num_at_least_[kCountedLevels];
 };
 
 }  // namespace fsparse

@@ -27,6 +27,7 @@ from fsparse.optimizer import (
     multi_transform,
     skip_nonfinite,
 )
+from fsparse.quantized import Int8Rows, quantize_rows
 from fsparse.row_gradients import RowGrad, row_grad
 from fsparse.rows import global_norm
 from fsparse.table import Table
@@ -44,6 +45,7 @@ __all__ = [
     "EfficiencyWarning",
     "Fitted",
     "NonFiniteWarning",
+    "Int8Rows",
     "Optimizer",
     "Plan",
     "RowGrad",
@@ -74,6 +76,7 @@ __all__ = [
     "multi_transform",
     "predict",
     "nn",
+    "quantize_rows",
     "row_grad",
     "rows",
     "sample_active_set",

@@ -84,6 +84,11 @@ def require_table(fn: str, **tables: Any) -> None:
     _require_dtype(fn, allowed, "Cast it with {}.astype(jnp.float32).", tables)
 
 
+def require_int8(fn: str, **arrays: Any) -> None:
+    """Rounded rows are int8, with a scale beside them."""
+    _require_dtype(fn, ("int8",), "Make them with quantize_rows.", arrays)
+
+
 def require_ids(fn: str, **arrays: Any) -> None:
     """Ids are int32."""
     _require_dtype(fn, ("int32",), "Cast it with {}.astype(jnp.int32).", arrays)

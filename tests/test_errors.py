@@ -52,6 +52,7 @@ CALLS = {
     "embedding_bag": (fsparse.embedding_bag, {"table": W, "ids": IDS, "weights": V}),
     "dense_top_k": (fsparse.dense_top_k, {"x": X, "w": W, "k": 2}),
     "sampled_top_k": (fsparse.sampled_top_k, {"x": X, "w": W, "ids": IDS, "k": 2}),
+    "quantize_rows": (fsparse.quantize_rows, {"w": W}),
     "row_grad": (
         fsparse.row_grad,
         {"ids": IDS, "x": X, "num_rows": 5},
@@ -133,6 +134,7 @@ TABLES = {
     ("take_rows", "w"),
     ("dense_top_k", "w"),
     ("sampled_top_k", "w"),
+    ("quantize_rows", "w"),
     *[(name, arg) for name in CALLS for arg in ("table", "mu", "nu")],
     ("momentum_update", "trace"),
     ("adagrad_update", "acc"),

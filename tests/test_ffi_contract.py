@@ -31,6 +31,10 @@ def i32(*shape):
     return jnp.zeros(shape, jnp.int32)
 
 
+def i8(*shape):
+    return jnp.ones(shape, jnp.int8)
+
+
 ROW_GRAD = {"ids": i32(T), "scale": f32(T), "source": i32(T), "x": f32(B, D)}
 SEED = {"seed": jnp.zeros(2, jnp.uint32)}
 TABLE, LAST = f32(N, D), i32(N) + 1
@@ -174,6 +178,19 @@ CALLS = {
         {"direction": f32(B, K), **EXAMPLES, "sums": f32(B, 2)},
         {"slope": f32(B)},
     ),
+    "fsparse_int8_top_k": (
+        {"x": f32(B, D), "values": i8(N, D), "scale": f32(N)},
+        {"scores": f32(B, K), "ids": i32(B, K)},
+    ),
+    "fsparse_sampled_int8_top_k": (
+        {
+            "x": f32(B, D),
+            "values": i8(N, D),
+            "scale": f32(N),
+            "candidates": i32(B, T),
+        },
+        {"scores": f32(B, K), "ids": i32(B, K)},
+    ),
 }
 # Tables that are only read may be f32 or bf16: their handlers check them by name.
 TABLES = {
@@ -215,6 +232,7 @@ FREE = {
     ("fsparse_softmax_loss", "targets", 1),
     ("fsparse_softmax_delta", "targets", 1),
     ("fsparse_softmax_slope", "targets", 1),
+    ("fsparse_sampled_int8_top_k", "candidates", 1),
 }
 
 

@@ -14,6 +14,7 @@ import test_exact_adam
 import test_hadamard_codes
 import test_losses
 import test_matmul
+import test_quantized
 import test_rounding
 import test_rows
 import test_sign_codes
@@ -68,6 +69,11 @@ def check_all():
     for size in test_topk.SIZES:
         test_topk.test_matches_a_stable_sort(rng, size)
         test_topk.test_bf16_has_the_bits_of_f32(rng, size)
+    for size in test_topk.AMONG:
+        test_topk.test_among_given_rows_matches_a_stable_sort(rng, size)
+    for size in test_quantized.SIZES:  # the same bits at every level
+        test_quantized.test_scores_are_exact_sums_of_integers(rng, size)
+        test_quantized.test_has_the_bits_of_its_twin(rng, size)
     for dtype in (jnp.float32, jnp.bfloat16):
         test_topk.test_matches_its_twin(rng, (5, 300, 7), dtype)
         for size in test_sign_codes.SIZES:

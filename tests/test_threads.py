@@ -38,7 +38,7 @@ def every_op(x, w, v, ids):
     """All ops; per-example and shared ids."""
     n, grad = len(w), row_grad(ids, x, v, num_rows=len(w))
     shared, vs = ids[0], v[:, : ids.shape[1]]
-    half = w.astype(jnp.bfloat16)
+    half, int8 = w.astype(jnp.bfloat16), fsparse.quantize_rows(w)
     return {
         "sampled_bf16": fsparse.sampled_matmul(x, half, ids),
         "sampled_bf16_shared": fsparse.sampled_matmul(x, half, shared),
@@ -69,6 +69,10 @@ def every_op(x, w, v, ids):
         **of_sketches(v, ids),
         "softmax_loss": softmax_loss(v, ids[:, :3]),
         "rows_of_examples": sum_examples_op(v[None], x[None]),
+        "int8_top_k": fsparse.dense_top_k(x, int8, 20),
+        "int8_top_k_of_one": fsparse.dense_top_k(x[:1], int8, 20),
+        "sampled_int8_top_k": fsparse.sampled_top_k(x, int8, ids, 20),
+        "top_k_of_few": fsparse.dense_top_k(x[:7], w, 20),
     }
 
 

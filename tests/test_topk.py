@@ -10,7 +10,7 @@ import pytest
 
 from fsparse import dense_top_k, reference, sampled_matmul, sampled_top_k
 
-# b, n, k: around 4 examples, 32 scores, blocks of 256 rows and of 252 examples.
+# b, n, k: around 4 and 16 examples, 32 scores, blocks of 256 rows and of 252 examples.
 SIZES = [
     (0, 9, 3),
     (1, 0, 2),
@@ -25,6 +25,9 @@ SIZES = [
     (260, 300, 3),
     (1, 5000, 40),
     (6, 2100, 3),
+    (16, 300, 4),
+    (17, 300, 4),
+    (2, 9000, 300),
 ]
 
 

@@ -55,6 +55,14 @@ def best_of_some(x, w, ids):
     return tuple(jnp.take_along_axis(a, at, axis=1) for a in (scores, best))
 
 
+def as_float_rows(x, values, scale):
+    """Examples are rounded to 16 bits, which derivatives do not see."""
+    most = jnp.max(jnp.abs(x), axis=1, keepdims=True)
+    rounded = jnp.round(x * (32767 / most)) * (most / 32767)
+    seen = x + jax.lax.stop_gradient(rounded - x)
+    return seen, values.astype(jnp.float32) * scale[:, None]
+
+
 def row_gradient(grad):
     """The dense gradient, and which rows it names."""
     ids, source = one_hot(grad.ids, N), one_hot(grad.source, len(grad.x))
@@ -465,7 +473,29 @@ def make_cases():
             (normal(B, 4), targets, is_active),
             "fsparse_softmax_loss",
         ),
+        *int8_cases(rng, x, some),
     ]
+
+
+def int8_cases(rng, x, some):
+    values = jnp.asarray(rng.integers(-127, 128, (N, D)), jnp.int8)
+    scale = jnp.asarray(rng.random(N) / 60 + 0.01, jnp.float32)
+    yield Case(
+        "int8_top_k",
+        lambda x, *w: fsparse.dense_top_k(x, fsparse.Int8Rows(*w), K),
+        lambda *args: top_k(*as_float_rows(*args)),
+        (x, values, scale),
+        "fsparse_int8_top_k",
+    )
+    yield Case(
+        "sampled_int8_top_k",
+        lambda x, values, scale, ids: fsparse.sampled_top_k(
+            x, fsparse.Int8Rows(values, scale), ids, K
+        ),
+        lambda *args: best_of_some(*as_float_rows(*args[:3]), args[3]),
+        (x, values, scale, some),
+        "fsparse_sampled_int8_top_k",
+    )
 
 
 def _sketched(cells, values, factor, table):

@@ -141,6 +141,7 @@ def _checked_examples(
     _checks.require_f32(fn, x=x)
     _checks.require_rank(fn, 2, x=x)
     _checks.require(fn, x.shape[0] > 0, "x must have examples", x=x)
+    _checks.require_table(fn, table=table)
     require_rows_of(fn, index, table)
     _checks.require(
         fn,

@@ -136,6 +136,7 @@ def refresh(index: Index, table: Array, ids: Array) -> Index:
     fn = "lsh.refresh"
     _checks.require_type(fn, Index, index=index)
     table, ids = _checks.as_arrays(fn, table=table, ids=ids)
+    _checks.require_table(fn, table=table)
     require_rows_of(fn, index, table)
     _require_id_list(fn, ids)
     codes = codes_of_rows(fn, index.family, index.mips, table, ids)
@@ -375,7 +376,6 @@ def require_width(fn: str, family: Family, hashed: Any, **of: Array) -> None:
 
 def require_rows_of(fn: str, index: Index, table: Array) -> None:
     """A table of the rows that are in the index."""
-    _checks.require_table(fn, table=table)
     _checks.require_rank(fn, 2, table=table)
     if table.shape[0] != index.num_rows:
         raise ValueError(

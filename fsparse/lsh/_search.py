@@ -4,13 +4,21 @@ import jax
 
 from fsparse import _checks
 from fsparse.lsh._index import Index, query, require_rows_of
+from fsparse.quantized import Int8Rows
+from fsparse.table import Table
 from fsparse.topk import sampled_top_k
 
 Array = jax.Array
 
 
 def top_k(
-    index: Index, x: Array, table: Array, k: int, *, size: int, num_probes: int = 1
+    index: Index,
+    x: Array,
+    table: Array | Table | Int8Rows,
+    k: int,
+    *,
+    size: int,
+    num_probes: int = 1,
 ) -> tuple[Array, Array]:
     """The ``k`` largest dot products with rows that the index finds.
 
@@ -21,7 +29,8 @@ def top_k(
     Args:
       index: of the rows of the table.
       x: ``f32[b, d]`` examples, or one of them, ``f32[d]``.
-      table: ``f32[n, d]`` or ``bf16[n, d]``.
+      table: ``f32[n, d]`` or ``bf16[n, d]``, or :class:`fsparse.Int8Rows`, of which
+        less is read, at random places.
       k: how many, at least 1.
       size: how many rows to score, at least ``k``.
       num_probes: as of :func:`query`.
@@ -51,16 +60,22 @@ def top_k(
     """
     fn = "lsh.top_k"
     _checks.require_type(fn, Index, index=index)
-    x, table = _checks.as_arrays(fn, x=x, table=table)
+    if isinstance(table, Int8Rows):
+        x, values = _checks.as_arrays(fn, x=x, table=table.values)
+        _checks.require_int8(fn, table=values)
+    else:
+        x, table = _checks.as_arrays(fn, x=x, table=table)
+        _checks.require_table(fn, table=table)
+        values = table
     _checks.require_f32(fn, x=x)
     _checks.require_rank(fn, (1, 2), x=x)
-    require_rows_of(fn, index, table)
+    require_rows_of(fn, index, values)
     _checks.require(
         fn,
-        x.shape[-1] == table.shape[1],
+        x.shape[-1] == values.shape[1],
         "x.shape[-1] must equal table.shape[1]",
         x=x,
-        table=table,
+        table=values,
     )
     _checks.require_count(fn, 1, k=k, num_probes=num_probes)
     require_room(fn, k, size=size)
