@@ -111,7 +111,8 @@ ffi::Error ScatterOuter(ffi::ThreadPool pool, F32R3 v, F32R3 x, S32R2 ids,
   ParallelFor(pool, n, GrainFor(d), [&](int64_t begin, int64_t end) {
     std::fill(table + begin * d, table + end * d, 0.0f);
   });
-  const RowGroups by_row = GroupByRow(ids.typed_data(), groups * m, n);
+  const RowGroups by_row =
+      GroupByRow({ids.typed_data(), groups * m, n}, ForEachOn(pool));
   const float* scale = b == 1 ? vp : nullptr;
   const float* rows = b == 1 ? xp : products->typed_data();
   const int64_t k = b == 1 ? m : 1;

@@ -50,6 +50,57 @@ void AddScaled(float s, const T* x, int64_t d, float* y) {
   for (; c < d; ++c) y[c] += s * Widen(x[c]);
 }
 
+// A term of a weighted sum of rows; a row that is nullptr adds nothing.
+template <typename T>
+struct Term {
+  float scale;
+  const T* row;
+};
+
+// Vectors of a sum that stay in registers while rows are added: 128 columns of AVX-512.
+constexpr int kStrip = 8;
+// Rows that are read again for the next strip, while L2 has them.
+constexpr int64_t kRowsPerStrip = 256;
+
+// sum[c, c + kVecs * kLanes) += the terms j0 <= j < j1, from 0 if they are the first.
+template <int kVecs, typename Terms>
+inline void AddStrip(int64_t j0, int64_t j1, const Terms& terms, int64_t c,
+                     float* sum) {
+  Vec strip[kVecs];
+#pragma GCC unroll 8
+  for (int u = 0; u < kVecs; ++u) strip[u] = j0 ? Load(sum + c + u * kLanes) : Vec{};
+  for (int64_t j = j0; j < j1; ++j) {
+    if (c == 0) terms.Prefetch(j);
+    const auto term = terms[j];
+    if (!term.row) continue;
+    const Vec scale = Splat(term.scale);
+#pragma GCC unroll 8
+    for (int u = 0; u < kVecs; ++u) strip[u] += scale * Load(term.row + c + u * kLanes);
+  }
+#pragma GCC unroll 8
+  for (int u = 0; u < kVecs; ++u) Store(sum + c + u * kLanes, strip[u]);
+}
+
+// sum[:] = the sum of terms[j], in the order of j < count.
+template <typename Terms>
+inline void SumTerms(int64_t count, const Terms& terms, int64_t d, float* sum) {
+  int64_t j0 = 0;
+  do {
+    const int64_t j1 = Min(count, j0 + kRowsPerStrip);
+    int64_t c = 0;
+    for (; c + kStrip * kLanes <= d; c += kStrip * kLanes) {
+      AddStrip<kStrip>(j0, j1, terms, c, sum);
+    }
+    for (; c + kLanes <= d; c += kLanes) AddStrip<1>(j0, j1, terms, c, sum);
+    if (!j0 && c < d) std::memset(sum + c, 0, (d - c) * sizeof(float));
+    for (int64_t j = j0; c < d && j < j1; ++j) {
+      const auto term = terms[j];
+      if (term.row) AddScaled(term.scale, term.row + c, d - c, sum + c);
+    }
+    j0 += kRowsPerStrip;
+  } while (j0 < count);
+}
+
 template <typename T>
 void DotRowsOf(const float* x, const Rows& rows, int64_t first, int64_t k, int64_t d,
                float* y) {
@@ -66,28 +117,44 @@ inline void DotRows(const float* x, Rows rows, int64_t first, int64_t k, int64_t
   run(x, rows, first, k, d, y);
 }
 
+// v[j] * rows[j].
 template <typename T>
-void SumRowsOf(const float* v, const Rows& rows, int64_t k, int64_t d, float* z) {
-  std::memset(z, 0, d * sizeof(float));
-  for (int64_t j = 0; j < k; ++j) {
+struct WeightedRows {
+  const float* v;
+  const Rows& rows;
+  int64_t k, d;
+
+  Term<T> operator[](int64_t j) const { return {v[j], RowPointer<T>(rows, j)}; }
+  __attribute__((always_inline)) void Prefetch(int64_t j) const {
     if (j + kRowsAhead<T> < k) PrefetchRow<T>(rows, j + kRowsAhead<T>, d);
-    const T* row = RowPointer<T>(rows, j);
-    if (row) AddScaled(v[j], row, d, z);
+  }
+};
+
+inline void SumRows(const float* v, Rows rows, int64_t k, int64_t d, float* z) {
+  if (rows.element == Element::kBf16) {
+    SumTerms(k, WeightedRows<Bf16>{v, rows, k, d}, d, z);
+  } else {
+    SumTerms(k, WeightedRows<float>{v, rows, k, d}, d, z);
   }
 }
 
-inline void SumRows(const float* v, Rows rows, int64_t k, int64_t d, float* z) {
-  const auto run = rows.element == Element::kBf16 ? SumRowsOf<Bf16> : SumRowsOf<float>;
-  run(v, rows, k, d, z);
-}
+// scale[o] * x[o / k] of the occurrences o.
+struct OuterTerms {
+  const int32_t* occurrences;
+  const float* scale;  // or nullptr, for ones
+  const float* x;
+  int64_t k, d;
+
+  Term<float> operator[](int64_t i) const {
+    const int64_t at = occurrences[i];
+    return {scale ? scale[at] : 1.0f, x + at / k * d};
+  }
+  void Prefetch(int64_t) const {}
+};
 
 inline void SumOuter(const int32_t* occurrences, int64_t count, const float* scale,
                      const float* x, int64_t k, int64_t d, float* g) {
-  std::memset(g, 0, d * sizeof(float));
-  for (int64_t o = 0; o < count; ++o) {
-    const int64_t at = occurrences[o];
-    AddScaled(scale ? scale[at] : 1.0f, x + at / k * d, d, g);
-  }
+  SumTerms(count, OuterTerms{occurrences, scale, x, k, d}, d, g);
 }
 
 }  // namespace fsparse::FSPARSE_LEVEL
