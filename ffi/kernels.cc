@@ -26,6 +26,7 @@ const Kernels kKernels = {
     Gemm,
     DotRows,
     SumRows,
+    AddRows,
     SumOuter,
     SumOccurrences,
     SquaredNorm,

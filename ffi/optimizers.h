@@ -26,7 +26,8 @@ struct SourceTerms {
 inline void SumOccurrences(const int32_t* occurrences, int64_t count,
                            const float* scale, const int32_t* source, const float* x,
                            int64_t d, float* g) {
-  SumTerms(count, SourceTerms{occurrences, scale, source, x, d}, d, g);
+  Clear(g, d);
+  AddTerms(0, count, SourceTerms{occurrences, scale, source, x, d}, d, g);
 }
 
 inline float SquaredNorm(const float* g, int64_t d) { return Dot(g, g, d); }

@@ -62,13 +62,13 @@ constexpr int kStrip = 8;
 // Rows that are read again for the next strip, while L2 has them.
 constexpr int64_t kRowsPerStrip = 256;
 
-// sum[c, c + kVecs * kLanes) += the terms j0 <= j < j1, from 0 if they are the first.
+// sum[c, c + kVecs * kLanes) += the terms j0 <= j < j1.
 template <int kVecs, typename Terms>
 inline void AddStrip(int64_t j0, int64_t j1, const Terms& terms, int64_t c,
                      float* sum) {
   Vec strip[kVecs];
 #pragma GCC unroll 8
-  for (int u = 0; u < kVecs; ++u) strip[u] = j0 ? Load(sum + c + u * kLanes) : Vec{};
+  for (int u = 0; u < kVecs; ++u) strip[u] = Load(sum + c + u * kLanes);
   for (int64_t j = j0; j < j1; ++j) {
     if (c == 0) terms.Prefetch(j);
     const auto term = terms[j];
@@ -81,33 +81,39 @@ inline void AddStrip(int64_t j0, int64_t j1, const Terms& terms, int64_t c,
   for (int u = 0; u < kVecs; ++u) Store(sum + c + u * kLanes, strip[u]);
 }
 
-// sum[:] = the sum of terms[j], in the order of j < count.
+// sum[:] += terms[j] for first <= j < last, in order.
 template <typename Terms>
-inline void SumTerms(int64_t count, const Terms& terms, int64_t d, float* sum) {
-  int64_t j0 = 0;
-  do {
-    const int64_t j1 = Min(count, j0 + kRowsPerStrip);
+inline void AddTerms(int64_t first, int64_t last, const Terms& terms, int64_t d,
+                     float* sum) {
+  for (int64_t j0 = first; j0 < last; j0 += kRowsPerStrip) {
+    const int64_t j1 = Min(last, j0 + kRowsPerStrip);
     int64_t c = 0;
     for (; c + kStrip * kLanes <= d; c += kStrip * kLanes) {
       AddStrip<kStrip>(j0, j1, terms, c, sum);
     }
     for (; c + kLanes <= d; c += kLanes) AddStrip<1>(j0, j1, terms, c, sum);
-    if (!j0 && c < d) std::memset(sum + c, 0, (d - c) * sizeof(float));
     for (int64_t j = j0; c < d && j < j1; ++j) {
       const auto term = terms[j];
       if (term.row) AddScaled(term.scale, term.row + c, d - c, sum + c);
     }
-    j0 += kRowsPerStrip;
-  } while (j0 < count);
+  }
+}
+
+// Whole vectors: what is stored in pieces cannot be loaded as one for some 15 cycles.
+inline void Clear(float* x, int64_t d) {
+  int64_t c = 0;
+  for (; c + kLanes <= d; c += kLanes) Store(x + c, Vec{});
+  for (; c < d; ++c) x[c] = 0.0f;
 }
 
 template <typename T>
 void DotRowsOf(const float* x, const Rows& rows, int64_t first, int64_t k, int64_t d,
                float* y) {
-  for (int64_t j = 0; j < k; ++j) {
-    if (j + kRowsAhead<T> < k) PrefetchRow<T>(rows, first + j + kRowsAhead<T>, d);
-    const T* row = RowPointer<T>(rows, first + j);
-    y[j] = row ? Dot(x, row, d) : 0.0f;
+  const int64_t known = Max(first + k, rows.num_ids);
+  for (int64_t j = first; j < first + k; ++j) {
+    if (j + kRowsAhead<T> < known) PrefetchRow<T>(rows, j + kRowsAhead<T>, d);
+    const T* row = RowPointer<T>(rows, j);
+    y[j - first] = row ? Dot(x, row, d) : 0.0f;
   }
 }
 
@@ -122,20 +128,27 @@ template <typename T>
 struct WeightedRows {
   const float* v;
   const Rows& rows;
-  int64_t k, d;
+  int64_t known, d;
 
   Term<T> operator[](int64_t j) const { return {v[j], RowPointer<T>(rows, j)}; }
   __attribute__((always_inline)) void Prefetch(int64_t j) const {
-    if (j + kRowsAhead<T> < k) PrefetchRow<T>(rows, j + kRowsAhead<T>, d);
+    if (j + kRowsAhead<T> < known) PrefetchRow<T>(rows, j + kRowsAhead<T>, d);
   }
 };
 
-inline void SumRows(const float* v, Rows rows, int64_t k, int64_t d, float* z) {
+inline void AddRows(const float* v, Rows rows, int64_t first, int64_t k, int64_t d,
+                    float* z) {
+  const int64_t last = first + k, known = Max(last, rows.num_ids);
   if (rows.element == Element::kBf16) {
-    SumTerms(k, WeightedRows<Bf16>{v, rows, k, d}, d, z);
+    AddTerms(first, last, WeightedRows<Bf16>{v, rows, known, d}, d, z);
   } else {
-    SumTerms(k, WeightedRows<float>{v, rows, k, d}, d, z);
+    AddTerms(first, last, WeightedRows<float>{v, rows, known, d}, d, z);
   }
+}
+
+inline void SumRows(const float* v, Rows rows, int64_t k, int64_t d, float* z) {
+  Clear(z, d);
+  AddRows(v, rows, 0, k, d, z);
 }
 
 // scale[o] * x[o / k] of the occurrences o.
@@ -154,7 +167,8 @@ struct OuterTerms {
 
 inline void SumOuter(const int32_t* occurrences, int64_t count, const float* scale,
                      const float* x, int64_t k, int64_t d, float* g) {
-  SumTerms(count, OuterTerms{occurrences, scale, x, k, d}, d, g);
+  Clear(g, d);
+  AddTerms(0, count, OuterTerms{occurrences, scale, x, k, d}, d, g);
 }
 
 }  // namespace fsparse::FSPARSE_LEVEL

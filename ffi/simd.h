@@ -62,6 +62,7 @@ inline uint32_t PositiveLanes(Vec v) {
 }
 
 inline int64_t Min(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t Max(int64_t a, int64_t b) { return a > b ? a : b; }
 
 }  // namespace fsparse::FSPARSE_LEVEL
 
