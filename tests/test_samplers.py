@@ -91,7 +91,7 @@ def test_examples_draw_for_themselves():
         assert len(np.unique(ids)) > 16
 
 
-@pytest.mark.parametrize("n", [70_001, 2**31 - 1])
+@pytest.mark.parametrize("n", [70_001, 2**31 - 2])
 def test_uniform_draws_in_wide_strata(n):
     """Of a stratum of any width: the whole of it, evenly."""
     ids = draws(samplers.uniform(n), 3, 3000)
