@@ -35,9 +35,9 @@ struct IdSets {
   }
 };
 
-// Rows of a range: of at most 512 KiB, unless it had less than 4 ids of a group.
+// Rows of a range: of at most 1 MiB, unless it had less than 8 ids of a group.
 inline int64_t RowsPerRange(const IdSets& sets, int64_t row_bytes) {
-  constexpr int64_t kRangeBytes = 1 << 19, kIdsOfGroup = 4;
+  constexpr int64_t kRangeBytes = 1 << 20, kIdsOfGroup = 8;
   return std::max({int64_t{1}, kRangeBytes / std::max<int64_t>(1, row_bytes),
                    kIdsOfGroup * sets.num_rows / std::max<int64_t>(1, sets.m)});
 }
