@@ -1,5 +1,6 @@
 // The first k distinct ids of each row.
 #include <algorithm>
+#include <vector>
 
 #include "handlers.h"
 #include "parallel_for.h"
@@ -27,6 +28,8 @@ class Bits {
     word |= bit;
     return is_new;
   }
+  void Erase(int32_t i) { words_[i / 64] &= ~(uint64_t{1} << (i % 64)); }
+  // Takes out `i` and perhaps others.
   void EraseWordOf(int32_t i) { words_[i / 64] = 0; }
   // Takes everything out, in rising order.
   void Drain(int64_t size, int32_t* out) {
@@ -42,14 +45,11 @@ class Bits {
   std::vector<uint64_t> words_;
 };
 
-// Puts distinct ids below n into rising order, with an empty set to work in.
-void SortDistinct(int32_t* ids, int64_t count, int64_t n, Bits& empty) {
-  if (n / 64 > kWordsPerSortedId * count) {
-    std::sort(ids, ids + count);
-    return;
-  }
-  for (int64_t j = 0; j < count; ++j) empty.Insert(ids[j]);
-  empty.Drain(n, ids);
+// Takes out the distinct ids below n that are in the set, in rising order.
+void TakeSorted(Bits& set, int64_t n, int32_t* ids, int64_t count) {
+  if (n / 64 <= kWordsPerSortedId * count) return set.Drain(n, ids);
+  for (int64_t j = 0; j < count; ++j) set.EraseWordOf(ids[j]);
+  std::sort(ids, ids + count);
 }
 
 // Writes the first k distinct ids in [0, n), rising, then n. Returns how many there
@@ -57,20 +57,22 @@ void SortDistinct(int32_t* ids, int64_t count, int64_t n, Bits& empty) {
 int64_t FirstDistinctOfRow(const int32_t* ids, int64_t c, int64_t n, int64_t k,
                            int32_t* out) {
   thread_local Bits seen;
+  thread_local std::vector<int32_t> rest;
   seen.Grow(n);
+  rest.clear();
   int64_t count = 0;
   for (int64_t j = 0; j < c; ++j) {
     if (ids[j] < 0 || ids[j] >= n || !seen.Insert(ids[j])) continue;
-    if (count < k) out[count] = ids[j];
-    ++count;
+    if (count < k) {
+      out[count++] = ids[j];
+    } else {
+      rest.push_back(ids[j]);
+    }
   }
-  for (int64_t j = 0; j < c; ++j) {
-    if (ids[j] >= 0 && ids[j] < n) seen.EraseWordOf(ids[j]);
-  }
-  const int64_t kept = std::min(count, k);
-  SortDistinct(out, kept, n, seen);
-  std::fill(out + kept, out + k, static_cast<int32_t>(n));
-  return count;
+  for (int32_t id : rest) seen.Erase(id);
+  TakeSorted(seen, n, out, count);
+  std::fill(out + count, out + k, static_cast<int32_t>(n));
+  return count + rest.size();
 }
 
 ffi::Error FirstDistinct(ffi::ThreadPool pool, S32R2 ids, S32R1 num_rows,

@@ -110,9 +110,10 @@ ffi::Error ExactAdamRows(ffi::ThreadPool pool, S32R1 ids, F32R1 scale, S32R1 sou
 }
 
 // The rows named that have missed steps, each once, in rising order.
-std::vector<int32_t> StaleRows(S32R1 ids, int64_t num_rows, const int32_t* last,
-                               int32_t step) {
-  RowGroups groups = GroupByRow(ids.typed_data(), ids.dimensions()[0], num_rows);
+std::vector<int32_t> StaleRows(ffi::ThreadPool& pool, S32R1 ids, int64_t num_rows,
+                               const int32_t* last, int32_t step) {
+  RowGroups groups =
+      GroupByRow({ids.typed_data(), ids.dimensions()[0], num_rows}, ForEachOn(pool));
   auto fresh = [=](int32_t r) { return last[r] == step; };
   groups.rows.erase(std::remove_if(groups.rows.begin(), groups.rows.end(), fresh),
                     groups.rows.end());
@@ -135,7 +136,8 @@ ffi::Error AdamCatchUp(ffi::ThreadPool pool, S32R1 ids, F32R1 hyper, F32R2 histo
   const float* h = hyper.typed_data();
   const Decay decay{h[0], h[1], h[2], /*max_terms=*/h[3]};
   int32_t* reflects = InPlace(last, new_last);
-  const std::vector<int32_t> stale = StaleRows(ids, n, reflects, step.typed_data()[0]);
+  const std::vector<int32_t> stale =
+      StaleRows(pool, ids, n, reflects, step.typed_data()[0]);
   VisitRows(pool, stale, InPlace(tables), seed, kFlopsPerElement,
             [&](int64_t i, float* const* rows, float*) {
               CatchUp(schedule, decay, d, rows, reflects[stale[i]]);

@@ -3,6 +3,7 @@
 #define FSPARSE_GROUP_H_
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 namespace fsparse {
@@ -15,10 +16,19 @@ struct RowGroups {
   std::vector<int32_t> order;   // [occurrences that are not padding]
 };
 
-// An occurrence is padding if its id is outside [0, num_rows) or, where sources are
-// given, its source outside [0, num_sources).
-RowGroups GroupByRow(const int32_t* ids, int64_t count, int64_t num_rows,
-                     const int32_t* source = nullptr, int64_t num_sources = 0);
+// ids[count]; an occurrence is padding if its id is outside [0, num_rows) or, where
+// sources are given, its source outside [0, num_sources).
+struct Occurrences {
+  const int32_t* ids;
+  int64_t count, num_rows;
+  const int32_t* source = nullptr;
+  int64_t num_sources = 0;
+};
+
+// Calls fn(0), ..., fn(n - 1), each of which is work for a thread, in any order.
+using ForEach = std::function<void(int64_t n, const std::function<void(int64_t)>& fn)>;
+
+RowGroups GroupByRow(const Occurrences& occurrences, const ForEach& for_each);
 
 }  // namespace fsparse
 

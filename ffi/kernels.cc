@@ -43,6 +43,7 @@ const Kernels kKernels = {
     QuantizeRow,
     ScanInt8,
     SumRows,
+    AddRows,
     SumOuter,
     SumOccurrences,
     SquaredNorm,

@@ -23,6 +23,7 @@ struct Rows {
   const int32_t* ids = nullptr;  // row ids, or all rows in order
   int64_t num_rows = 0;          // rows of data; used with ids
   Element element = Element::kF32;
+  int64_t num_ids = 0;  // those that may be looked at ahead of what is asked for
 };
 
 // An operand of a product, indexed by (outer, depth), where depth is summed over.
@@ -129,6 +130,10 @@ struct Kernels {
 
   // z[:] = sum_j v[j] * rows[j], over the j whose id is in range.
   void (*sum_rows)(const float* v, Rows rows, int64_t k, int64_t d, float* z);
+
+  // z[:] += v[first + j] * rows[first + j] for j < k, in order: the bits of sum_rows.
+  void (*add_rows)(const float* v, Rows rows, int64_t first, int64_t k, int64_t d,
+                   float* z);
 
   // g[:] = sum over `occurrences` o of scale[o] * x[o / k, :]; scale may be
   // nullptr, for ones.

@@ -4,12 +4,87 @@
 #include "group.h"
 #include "handlers.h"
 #include "parallel_for.h"
+#include "sweep.h"
 #include "table.h"
 
 namespace fsparse {
 namespace {
 
 constexpr int64_t kIdsPerTask = 256;
+constexpr int64_t kPartsPerThread = 8;  // of a table; none is much more work
+
+// Products of examples that have a set of ids each.
+struct PerExample {
+  IdSets sets;
+  Rows table;  // without ids
+  int64_t d;
+
+  Rows Of(int64_t g) const {
+    Rows rows = table;
+    rows.ids = sets.begin(g);
+    rows.num_ids = sets.m;
+    return rows;
+  }
+  int64_t RangeRows() const { return RowsPerRange(sets, RowBytes(table)); }
+};
+
+// y[g, j] = x[g] . w[ids[g, j]], a block of an example's ids at a time.
+void DotEach(ffi::ThreadPool& pool, const PerExample& of, const float* x, float* y) {
+  const auto [ids, groups, m, n] = of.sets;
+  const int64_t parts = (m + kIdsPerTask - 1) / kIdsPerTask;
+  auto run = [&, m = m](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      const int64_t g = t / parts, j = t % parts * kIdsPerTask;
+      Dispatch()->dot_rows(x + g * of.d, of.Of(g), j, std::min(kIdsPerTask, m - j),
+                           of.d, y + g * m + j);
+    }
+  };
+  ParallelFor(pool, groups * parts, GrainFor(2 * std::min(m, kIdsPerTask) * of.d), run);
+}
+
+// The same, a part of the table at a time.
+void DotSorted(ffi::ThreadPool& pool, const PerExample& of, const float* x, float* y) {
+  const auto [ids, groups, m, n] = of.sets;
+  const int64_t parts = kPartsPerThread * std::max<int64_t>(1, pool.num_threads());
+  const std::vector<int64_t> first = SplitRows(of.sets, parts);
+  auto visit = [&, m = m](int64_t g, int64_t j, int64_t count) {
+    Dispatch()->dot_rows(x + g * of.d, of.Of(g), j, count, of.d, y + g * m + j);
+  };
+  auto run = [&, groups = groups](int64_t begin, int64_t end) {
+    Sweep(of.sets, 0, groups, first[begin], first[end], of.RangeRows(), visit);
+  };
+  ParallelFor(pool, parts, GrainFor(2 * groups * m / parts * of.d), run);
+}
+
+// z[g] = sum_j v[g, j] * w[ids[g, j]], an example at a time.
+void SumEach(ffi::ThreadPool& pool, const PerExample& of, const float* v, float* z) {
+  const int64_t m = of.sets.m;
+  auto run = [&](int64_t begin, int64_t end) {
+    for (int64_t g = begin; g < end; ++g) {
+      Dispatch()->sum_rows(v + g * m, of.Of(g), m, of.d, z + g * of.d);
+    }
+  };
+  ParallelFor(pool, of.sets.groups, GrainFor(2 * m * of.d), run);
+}
+
+// The same for a thread's share of the examples together.
+void SumSorted(ffi::ThreadPool& pool, const PerExample& of, const float* v, float* z) {
+  const auto [ids, groups, m, n] = of.sets;
+  const int64_t threads = std::max<int64_t>(1, pool.num_threads());
+  auto visit = [&, m = m](int64_t g, int64_t j, int64_t count) {
+    Dispatch()->add_rows(v + g * m, of.Of(g), j, count, of.d, z + g * of.d);
+  };
+  auto run = [&, n = n](int64_t begin, int64_t end) {
+    std::fill(z + begin * of.d, z + end * of.d, 0.0f);
+    Sweep(of.sets, begin, end, 0, n, of.RangeRows(), visit);
+  };
+  const int64_t share = (groups + threads - 1) / threads;
+  ParallelFor(pool, groups, std::max(share, GrainFor(2 * m * of.d)), run);
+}
+
+bool IsSwept(const IdSets& sets) {
+  return sets.groups > 1 && sets.num_rows > 0 && sets.m > 0 && sets.IsSorted();
+}
 
 // y[g, i, j] = x[g, i] . w[ids[g, j]].
 ffi::Error SampledMatmul(ffi::ThreadPool pool, F32R3 x, ffi::AnyBuffer w, S32R2 ids,
@@ -29,15 +104,8 @@ ffi::Error SampledMatmul(ffi::ThreadPool pool, F32R3 x, ffi::AnyBuffer w, S32R2 
   float* out = y->typed_data();
   auto rows_of = [&](int64_t g) { return TableRows(w, id + g * m); };
   if (b == 1) {
-    const int64_t parts = (m + kIdsPerTask - 1) / kIdsPerTask;
-    ParallelFor(pool, groups * parts, GrainFor(2 * std::min(m, kIdsPerTask) * d),
-                [&](int64_t begin, int64_t end) {
-                  for (int64_t t = begin; t < end; ++t) {
-                    const int64_t g = t / parts, j = t % parts * kIdsPerTask;
-                    kernels.dot_rows(xp + g * d, rows_of(g), j,
-                                     std::min(kIdsPerTask, m - j), d, out + g * m + j);
-                  }
-                });
+    const PerExample of{{id, groups, m, w.dimensions()[0]}, TableRows(w), d};
+    (IsSwept(of.sets) ? DotSorted : DotEach)(pool, of, xp, out);
     return ffi::Error::Success();
   }
   ParallelGemm(
@@ -64,11 +132,9 @@ ffi::Error GatherMatmul(ffi::ThreadPool pool, F32R3 v, ffi::AnyBuffer w, S32R2 i
   float* out = z->typed_data();
   auto rows_of = [&](int64_t g) { return TableRows(w, ids.typed_data() + g * m); };
   if (b == 1) {
-    ParallelFor(pool, groups, GrainFor(2 * m * d), [&](int64_t begin, int64_t end) {
-      for (int64_t g = begin; g < end; ++g) {
-        kernels.sum_rows(vp + g * m, rows_of(g), m, d, out + g * d);
-      }
-    });
+    const PerExample of{
+        {ids.typed_data(), groups, m, w.dimensions()[0]}, TableRows(w), d};
+    (IsSwept(of.sets) ? SumSorted : SumEach)(pool, of, vp, out);
     return ffi::Error::Success();
   }
   ParallelGemm(
@@ -135,7 +201,8 @@ ffi::Error ScatterOuter(ffi::ThreadPool pool, F32R3 v, F32R3 x, S32R2 ids,
   ParallelFor(pool, n, GrainFor(d), [&](int64_t begin, int64_t end) {
     std::fill(table + begin * d, table + end * d, 0.0f);
   });
-  const RowGroups by_row = GroupByRow(ids.typed_data(), groups * m, n);
+  const RowGroups by_row =
+      GroupByRow({ids.typed_data(), groups * m, n}, ForEachOn(pool));
   const float* scale = b == 1 ? vp : nullptr;
   const float* rows = b == 1 ? xp : products->typed_data();
   const int64_t k = b == 1 ? m : 1;

@@ -8,14 +8,26 @@
 
 namespace fsparse::FSPARSE_LEVEL {
 
+// scale[o] * x[source[o]] of the occurrences o.
+struct SourceTerms {
+  const int32_t* occurrences;
+  const float* scale;
+  const int32_t* source;
+  const float* x;
+  int64_t d;
+
+  Term<float> operator[](int64_t i) const {
+    const int64_t at = occurrences[i];
+    return {scale[at], x + source[at] * d};
+  }
+  void Prefetch(int64_t) const {}
+};
+
 inline void SumOccurrences(const int32_t* occurrences, int64_t count,
                            const float* scale, const int32_t* source, const float* x,
                            int64_t d, float* g) {
-  std::memset(g, 0, d * sizeof(float));
-  for (int64_t o = 0; o < count; ++o) {
-    const int64_t at = occurrences[o];
-    AddScaled(scale[at], x + source[at] * d, d, g);
-  }
+  Clear(g, d);
+  AddTerms(0, count, SourceTerms{occurrences, scale, source, x, d}, d, g);
 }
 
 inline float SquaredNorm(const float* g, int64_t d) { return Dot(g, g, d); }
@@ -66,13 +78,14 @@ inline void AdamRow(float* const* rows, const float* g, int64_t d, const float* 
   float* __restrict w = rows[0];
   float* __restrict mu = rows[1];
   float* __restrict nu = rows[2];
-  const float learning_rate = hyper[0], b1 = hyper[1], b2 = hyper[2], eps = hyper[3];
-  const float bias1 = hyper[4], bias2 = hyper[5], keep = 1.0f - hyper[0] * hyper[6];
+  const float b1 = hyper[1], b2 = hyper[2], eps = hyper[3];
+  const float keep = 1.0f - hyper[0] * hyper[6];
+  // Of the scale of mu and of nu; one division is left for each element.
+  const float alpha = hyper[0] / hyper[4], corr = 1.0f / __builtin_sqrtf(hyper[5]);
   for (int64_t c = 0; c < d; ++c) {
     mu[c] = b1 * mu[c] + (1.0f - b1) * g[c];
     nu[c] = b2 * nu[c] + (1.0f - b2) * (g[c] * g[c]);
-    const float mu_hat = mu[c] / bias1, nu_hat = nu[c] / bias2;
-    w[c] = keep * w[c] - learning_rate * mu_hat / (__builtin_sqrtf(nu_hat) + eps);
+    w[c] = keep * w[c] - alpha * mu[c] / (__builtin_sqrtf(nu[c]) * corr + eps);
   }
 }
 

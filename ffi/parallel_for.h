@@ -7,6 +7,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 
@@ -56,6 +57,15 @@ void ParallelFor(xla::ffi::ThreadPool& pool, int64_t n, int64_t grain, const Fn&
   work();
   std::unique_lock<std::mutex> lock(state->mu);
   state->cv.wait(lock, [&] { return state->done.load() == num_chunks; });
+}
+
+// The same for kernels that know no pool: a call for each item.
+inline auto ForEachOn(xla::ffi::ThreadPool& pool) {
+  return [&pool](int64_t n, const std::function<void(int64_t)>& fn) {
+    ParallelFor(pool, n, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) fn(i);
+    });
+  };
 }
 
 }  // namespace fsparse

@@ -115,6 +115,14 @@ inline StoredTables InPlace(Tables tables) {
   return stored;
 }
 
+// So many rows cover the time that memory takes, and fit L1 beside what is in use.
+inline int64_t RowsAhead(const StoredTables& tables) {
+  constexpr int64_t kBytesAhead = 6 << 10;
+  int64_t bytes = 1;
+  for (int i = 0; i < tables.count; ++i) bytes += tables.at[i].row_bytes;
+  return std::clamp<int64_t>(kBytesAhead / bytes, 1, 16);
+}
+
 // Inlined by force: GCC takes a function that only prefetches for one without effect.
 __attribute__((always_inline)) inline void PrefetchRows(const StoredTables& tables,
                                                         int64_t r) {
@@ -160,14 +168,13 @@ template <typename Visit>
 void VisitRows(ffi::ThreadPool& pool, const std::vector<int32_t>& ids,
                const StoredTables& tables, U32R1 seed, int64_t flops_per_element,
                const Visit& visit) {
-  constexpr int64_t kRowsAhead = 4;
   const Kernels& kernels = *Dispatch();
-  const int64_t count = ids.size();
+  const int64_t count = ids.size(), ahead = RowsAhead(tables);
   auto run = [&](int64_t begin, int64_t end) {
     float* scratch = Scratch((kMaxTables + 1) * tables.width);
     float* rows[kMaxTables];
     for (int64_t i = begin; i < end; ++i) {
-      if (i + kRowsAhead < count) PrefetchRows(tables, ids[i + kRowsAhead]);
+      if (i + ahead < count) PrefetchRows(tables, ids[i + ahead]);
       OpenRows(kernels, tables, ids[i], scratch, rows);
       visit(i, rows, scratch + kMaxTables * tables.width);
       CloseRows(kernels, tables, ids[i], seed.typed_data(), rows);
@@ -176,9 +183,11 @@ void VisitRows(ffi::ThreadPool& pool, const std::vector<int32_t>& ids,
   ParallelFor(pool, count, GrainFor(flops_per_element * tables.width), run);
 }
 
-inline RowGroups GroupByRow(const RowGrad& grad, int64_t num_rows) {
-  return GroupByRow(grad.ids.typed_data(), grad.ids.dimensions()[0], num_rows,
-                    grad.source.typed_data(), grad.x.dimensions()[0]);
+inline RowGroups GroupByRow(ffi::ThreadPool& pool, const RowGrad& grad,
+                            int64_t num_rows) {
+  return GroupByRow({grad.ids.typed_data(), grad.ids.dimensions()[0], num_rows,
+                     grad.source.typed_data(), grad.x.dimensions()[0]},
+                    ForEachOn(pool));
 }
 
 // g = the gradient of the row of group i.
@@ -196,7 +205,7 @@ void UpdateRows(ffi::ThreadPool& pool, const RowGrad& grad, int64_t num_rows,
                 const StoredTables& tables, U32R1 seed, int64_t flops_per_element,
                 const Update& update) {
   const Kernels& kernels = *Dispatch();
-  const RowGroups groups = GroupByRow(grad, num_rows);
+  const RowGroups groups = GroupByRow(pool, grad, num_rows);
   VisitRows(pool, groups.rows, tables, seed, flops_per_element,
             [&](int64_t i, float* const* rows, float* g) {
               SumGroup(kernels, grad, groups, i, g);

@@ -88,7 +88,7 @@ ffi::Error SumSquares(ffi::ThreadPool pool, S32R1 ids, F32R1 scale, S32R1 source
                       {"sum.shape[0]", sum->dimensions()[0], 1}}));
   const Kernels& kernels = *Dispatch();
   const int64_t d = x.dimensions()[1];
-  const RowGroups groups = GroupByRow(grad, num_rows.typed_data()[0]);
+  const RowGroups groups = GroupByRow(pool, grad, num_rows.typed_data()[0]);
   const int64_t count = groups.rows.size();
   std::vector<double> partial((count + kRowsPerBlock - 1) / kRowsPerBlock);
   auto run = [&](int64_t begin, int64_t end) {

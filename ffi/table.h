@@ -30,6 +30,10 @@ inline Rows TableRows(const ffi::AnyBuffer& w, const int32_t* ids = nullptr) {
   return {w.untyped_data(), w.dimensions()[1], ids, w.dimensions()[0], element};
 }
 
+inline int64_t RowBytes(const Rows& rows) {
+  return rows.stride * (rows.element == Element::kBf16 ? 2 : 4);
+}
+
 }  // namespace fsparse
 
 #endif  // FSPARSE_TABLE_H_

@@ -126,7 +126,7 @@ def sample_active_set(
     num_rows = sampler.num_rows or num_rows_of_table(fn, query)
     of_sampler, of_fill = jax.random.split(key)
     candidates = [sampler.sample(of_sampler, query, size, per_example)]
-    if fill:
+    if fill and sampler.leaves_room:
         rest = samplers.uniform(num_rows)
         candidates.append(rest.sample(of_fill, query, size, per_example))
     return active_set(query.labels, *candidates, num_rows=num_rows, size=size)

@@ -102,16 +102,19 @@ def round_to_bf16(x: Array, seed: Array, rows: Array, slot: int) -> Array:
     """Rounds ``f32[m, d]`` at random to a neighbour, so that the mean stays.
 
     The random bits are a hash of the seed, ``u32[2]``, of the row ``rows[i]``, the slot
-    (0 for a table, 1, 2, ... for its moments) and the column. What bfloat16 holds stays
-    as it is. The derivative is that of the identity.
+    (0 for a table, 1, 2, ... for its moments) and the column; columns 16 apart share
+    one of 32 bits. What bfloat16 holds stays as it is. The derivative is that of the
+    identity.
     """
     row_keys = mix(
         mix(seed[:1] ^ rows.astype(jnp.uint32))
         + seed[1:]
         + jnp.uint32(slot * GOLDEN % 2**32)
     )
-    columns = jnp.arange(x.shape[1], dtype=jnp.uint32) * jnp.uint32(GOLDEN)
-    noise = mix(row_keys[:, None] + columns[None, :]) & jnp.uint32(0xFFFF)
+    columns = jnp.arange(x.shape[1], dtype=jnp.uint32)
+    counters = (columns // 32 * 16 + columns % 16) * jnp.uint32(GOLDEN)
+    half = 16 * (columns // 16 % 2)
+    noise = mix(row_keys[:, None] + counters) >> half & jnp.uint32(0xFFFF)
     bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
     quiet_nan = (bits >> jnp.uint32(16)) | jnp.uint32(0x40)
     rounded = (bits + noise) >> jnp.uint32(16)

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fsparse import _checks
+from fsparse import _checks, reference
 from fsparse._call import vary_together
 from fsparse._popularity import weights_of, widths_of
 from fsparse._queries import (
@@ -56,6 +56,7 @@ class Sampler(NamedTuple):
     sample: Callable[[Array, Query, int, bool], Array]
     log_q: Callable[[Array, int], Array]
     num_rows: int | None = None  # n; None for that of query.table
+    leaves_room: bool = True  # false if no candidates repeat: uniform rows add none
 
 
 def uniform(num_rows: int) -> Sampler:
@@ -93,9 +94,7 @@ def uniform(num_rows: int) -> Sampler:
             return jnp.broadcast_to(every, shape)
         of_draws, of_shifts = jax.random.split(key)
         starts, lengths = _strata(n, size)
-        most = jnp.broadcast_to(lengths, shape)
-        draws = jax.random.randint(of_draws, shape, 0, most, jnp.int32)
-        ids = jnp.broadcast_to(starts, shape) + draws
+        ids = starts + _draws(of_draws, shape, lengths)
         left = jax.random.randint(of_shifts, (*shape[:-1], 1), 1, n + 1, jnp.int32)
         return jnp.where(ids < left, ids + (n - left), ids - left)
 
@@ -103,7 +102,7 @@ def uniform(num_rows: int) -> Sampler:
         ids = ids_of(fn, ids, size)
         return jnp.where(valid(ids, n), jnp.float32(math.log(min(size / n, 1))), 0)
 
-    return Sampler(sample, log_q, n)
+    return Sampler(sample, log_q, n, leaves_room=False)
 
 
 def _strata(n: int, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -114,6 +113,27 @@ def _strata(n: int, size: int) -> tuple[np.ndarray, np.ndarray]:
     order = np.arange(size) * step % size
     bounds = (np.arange(size + 1) * n // size).astype(np.int32)  # products in int64
     return bounds[order], np.diff(bounds)[order]
+
+
+def _draws(key: Array, shape: tuple[int, ...], lengths: np.ndarray) -> Array:
+    """``i32[..., size]``, entry ``j`` uniform in ``[0, lengths[j])``.
+
+    Up to some hundred thousand numbers a step, so they are a hash of the places, keyed
+    by 64 bits of the key for each set, and only these are JAX's own. They are scaled by
+    a product: each number has ``2**32 / length`` hashes, or one more.
+    """
+    first, second = jnp.split(jax.random.bits(key, (*shape[:-1], 2), jnp.uint32), 2, -1)
+    places = np.arange(shape[-1], dtype=np.uint32) * np.uint32(reference.GOLDEN)
+    hashes = reference.mix(reference.mix(places + first) ^ second)
+    return _high_product(hashes, lengths.astype(np.uint32)).astype(jnp.int32)
+
+
+def _high_product(a: Array, b: np.ndarray) -> Array:
+    """The upper half of the 64 bits of a product."""
+    a1, a0, b1, b0 = a >> 16, a & 0xFFFF, b >> 16, b & 0xFFFF
+    middle = a1 * b0 + (a0 * b0 >> 16)
+    other = a0 * b1 + (middle & 0xFFFF)
+    return a1 * b1 + (middle >> 16) + (other >> 16)
 
 
 def popularity(counts: Array, power: float = 1.0, smoothing: float = 1.0) -> Sampler:
@@ -150,7 +170,7 @@ def popularity(counts: Array, power: float = 1.0, smoothing: float = 1.0) -> Sam
     fn = "samplers.popularity"
     weights = weights_of(fn, counts, power, smoothing)
     rows, widths = widths_of(weights)
-    ends = (np.cumsum(widths)[:-1]).astype(np.uint32)
+    inverse = _inverse((np.cumsum(widths)[:-1]).astype(np.uint32))
     q = np.zeros(len(weights))
     q[rows] = widths * 2.0**-32
     n = known_rows(fn, len(weights))
@@ -158,9 +178,7 @@ def popularity(counts: Array, power: float = 1.0, smoothing: float = 1.0) -> Sam
     def sample(key: Array, query: Query, size: int, per_example: bool) -> Array:
         shape = shape_of_sample(fn, query, size, per_example, n)
         bits = jax.random.bits(key, shape, jnp.uint32)
-        sorted_ends, bits = vary_together(jnp.asarray(ends), bits)
-        drawn = jnp.searchsorted(sorted_ends, bits, side="right")
-        return jnp.asarray(rows)[drawn]
+        return jnp.asarray(rows)[inverse(bits)]
 
     def log_q(ids: Array, size: int) -> Array:
         ids = ids_of(fn, ids, size)
@@ -170,6 +188,36 @@ def popularity(counts: Array, power: float = 1.0, smoothing: float = 1.0) -> Sam
         return jnp.where(is_row, jnp.asarray(of_rows)[jnp.where(is_row, ids, 0)], 0)
 
     return Sampler(sample, log_q, n)
+
+
+def _inverse(ends: np.ndarray) -> Callable[[Array], Array]:
+    """``bits -> how many ends are at most bits``, for sorted ``u32`` ends.
+
+    The upper bits say between which ends the answer is; a search goes on from there.
+    """
+    shift = 32 - max(len(ends) // 8, 1).bit_length()
+    starts = np.arange(1 << (32 - shift), dtype=np.uint64) << shift
+    guide = np.searchsorted(ends, starts).astype(np.int32)
+    guide = np.append(guide, np.int32(len(ends)))
+    steps = int(np.diff(guide).max()).bit_length()
+    padded = np.append(ends, np.uint32(2**32 - 1))  # looked at, and never counted
+
+    def inverse(bits: Array) -> Array:
+        after, known, bits = vary_together(
+            jnp.asarray(guide), jnp.asarray(padded), bits
+        )
+        cell = (bits >> shift).astype(jnp.int32)
+        low, high = after[cell], after[cell + 1]
+        for _ in range(steps):
+            middle = (low + high) // 2
+            below = (known[middle] <= bits) & (low < high)
+            low, high = (
+                jnp.where(below, middle + 1, low),
+                jnp.where(below, high, middle),
+            )
+        return low
+
+    return inverse
 
 
 def in_batch() -> Sampler:

@@ -204,6 +204,38 @@ def test_sums_over_examples_match_float64(rng, size):
     assert_product(got, oracle, (v, x), b)
 
 
+def sorted_sets(rng, b, k, n):
+    """Rising ids that repeat, padding at both ends; some sets lie at one end alone."""
+    ids = make_ids(rng, n, (b, k))
+    if b > 3:
+        ids[1], ids[2], ids[3] = n, -1, rng.integers(0, max(n // 20, 1), k)
+    return np.sort(ids, axis=1)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(
+    ("b", "k", "d", "n"),
+    [(1, 9, 8, 5), (2, 1, 3, 1), (5, 40, 20, 9), (30, 600, 130, 9000), (7, 5, 300, 99)],
+)
+def test_sorted_sets_have_the_bits_of_one_set_alone(rng, b, k, d, n, dtype):
+    """Sets that all rise are visited together, range by range of the table."""
+    ids = sorted_sets(rng, b, k, n)
+    x, w, v = (
+        normal(rng, b, d),
+        jnp.asarray(normal(rng, n, d), dtype),
+        normal(rng, b, k),
+    )
+    y, z = sampled_matmul(x, w, ids), gather_matmul(v, w, ids)
+    for i in range(b):
+        one = slice(i, i + 1)
+        np.testing.assert_array_equal(y[one], sampled_matmul(x[one], w, ids[one]))
+        np.testing.assert_array_equal(z[one], gather_matmul(v[one], w, ids[one]))
+    backwards = np.s_[:, ::-1]
+    np.testing.assert_array_equal(
+        y[backwards], sampled_matmul(x, w, ids[backwards].copy())
+    )
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 def test_embedding_bag_matches_float64(rng, weighted):
     _, table, weights, ids = make(rng, 9, 7, 65, 30, shared=False)

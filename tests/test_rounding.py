@@ -21,7 +21,11 @@ def mix(h):
 def noise(seed, row, slot, d):
     """The 16 random bits of each element of a row, as the kernels define them."""
     key = mix(mix(seed[0] ^ np.uint32([row])) + seed[1] + np.uint32([slot]) * GOLDEN)
-    return mix(key + np.arange(d, dtype=np.uint32) * GOLDEN) & np.uint32(0xFFFF)
+    size = -(-d // 16) * 16
+    hashes = mix(key + np.arange(size, dtype=np.uint32) * GOLDEN)
+    halves = np.stack([hashes & np.uint32(0xFFFF), hashes >> np.uint32(16)])
+    by_block = halves.reshape(2, -1, 16).swapaxes(0, 1)
+    return by_block.ravel()[:d]
 
 
 def test_the_noise_is_the_documented_hash(rng):

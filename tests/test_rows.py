@@ -336,6 +336,25 @@ def test_a_row_named_twice_is_updated_once_with_the_sum(rng, name):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("n", [1, 700, 70_000, 3_000_000])
+@pytest.mark.parametrize("order", ["random", "rising", "sets that rise"])
+def test_many_occurrences_are_grouped_by_row(rng, n, order):
+    """Of whole numbers, whose sums are exact; more than a thread takes at a time."""
+    t, s = 70_000, 50
+    ids = rng.integers(0, n + n // 5 + 1, t).astype(np.int32) - n // 10
+    ids = {"random": ids, "rising": np.sort(ids)}.get(
+        order, np.sort(ids.reshape(70, 1000), axis=1).ravel()
+    )
+    source = rng.integers(-2, s + 2, t).astype(np.int32)
+    scale, x = rng.integers(-9, 9, t), rng.integers(-9, 9, (s, 2))
+    factors = map(jnp.asarray, (ids, scale.astype(np.float32), source))
+    grad = RowGrad(*factors, jnp.asarray(x, F32), n)
+    kept = (ids >= 0) & (ids < n) & (source >= 0) & (source < s)
+    want = np.zeros((n, 2))
+    np.add.at(want, ids[kept], scale[kept, None] * x[source[kept]])
+    np.testing.assert_array_equal(grad.to_dense(), want)
+
+
 def test_add_rows(rng):
     table, grad = random_table(rng, 20, 9), make_grad(rng, 30, 7, 9, 20)
     got = rows.add_rows(table, grad, scale=-0.3)

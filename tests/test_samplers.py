@@ -91,6 +91,29 @@ def test_examples_draw_for_themselves():
         assert len(np.unique(ids)) > 16
 
 
+@pytest.mark.parametrize("n", [70_001, 2**31 - 2])
+def test_uniform_draws_in_wide_strata(n):
+    """Of a stratum of any width: the whole of it, evenly."""
+    ids = draws(samplers.uniform(n), 3, 3000)
+    tenths = (ids.astype(np.int64) * 10 // n).ravel()
+    assert_probabilities(tenths, 10, np.ones(10))
+    assert len(np.unique(ids)) > 0.8 * min(ids.size, n)
+
+
+def test_uniform_rows_leave_no_room_to_fill(rng):
+    query = Query(jnp.asarray(rng.integers(0, 500, (B, 4)), jnp.int32))
+    for per_example in (False, True):
+        options = {"size": 40, "per_example": per_example}
+        sets = [
+            fsparse.sample_active_set(
+                samplers.uniform(500), KEY, query, fill=fill, **options
+            )
+            for fill in (False, True)
+        ]
+        assert sets[0].is_active.all()
+        np.testing.assert_array_equal(sets[0].ids, sets[1].ids)
+
+
 # ---- popularity ---------------------------------------------------------------------
 
 COUNTS = np.array([5, 0, 1, 40, 0, 3, 0])
@@ -107,6 +130,19 @@ def test_popularity_draws_by_frequency(power, smoothing):
         want = np.log(1 - (1 - weights / weights.sum()) ** 20)
     got = sampler.log_q(jnp.arange(len(COUNTS), dtype=jnp.int32), 20)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("num_ends", [0, 1, 2, 7, 1000, 40_000])
+def test_inversion_is_a_search_of_all_ends(rng, num_ends):
+    """Ends that lie close together, too, and draws beside them."""
+    spread = rng.integers(0, 2**32, num_ends - num_ends // 3, dtype=np.uint32)
+    close = 2**31 + np.arange(num_ends // 3, dtype=np.uint32)
+    ends = np.sort(np.concatenate([spread, close]))
+    bits = np.concatenate(
+        [rng.integers(0, 2**32, 500, dtype=np.uint32), ends, ends - 1, [0, 2**32 - 1]]
+    ).astype(np.uint32)
+    got = samplers._inverse(ends)(jnp.asarray(bits))
+    np.testing.assert_array_equal(got, np.searchsorted(ends, bits, side="right"))
 
 
 def test_popularity_tells_the_rows_of_a_wide_layer_apart():
