@@ -31,7 +31,8 @@ class Batcher:
     Example:
       >>> async def main():
       ...     async with Batcher(lambda xs: [2 * x for x in xs]) as batcher:
-      ...         return await asyncio.gather(batcher.submit([1]), batcher.submit([2, 3]))
+      ...         answers = [batcher.submit([1]), batcher.submit([2, 3])]
+      ...         return await asyncio.gather(*answers)
       >>> asyncio.run(main())
       [[2], [4, 6]]
     """

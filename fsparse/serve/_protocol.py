@@ -9,7 +9,7 @@ from fsparse.serve._limits import Limits
 
 
 def protocol(limits: Limits) -> type[HttpToolsProtocol]:
-    """uvicorn's protocol, which gives up on headers that are slow or long."""
+    """The protocol of uvicorn, which gives up on headers that are slow or long."""
 
     class Bounded(HttpToolsProtocol):
         _timer: asyncio.TimerHandle | None = None
