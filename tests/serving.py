@@ -18,7 +18,7 @@ class Doubler:
 
     def __init__(self):
         self.batches = []
-        self.may_go = threading.Event()
+        self.has_begun, self.may_go = threading.Event(), threading.Event()
         self.may_go.set()
 
     def encode(self, example):
@@ -27,7 +27,8 @@ class Doubler:
         return float(example["x"])
 
     def predict(self, encoded, k):
-        assert self.may_go.wait(10)
+        self.has_begun.set()
+        assert self.may_go.wait(20)
         self.batches.append(list(encoded))
         if -1.0 in encoded:
             raise RuntimeError("a bug")

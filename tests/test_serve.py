@@ -193,11 +193,13 @@ def test_too_much_that_waits_is_refused():
         running(predictor, max_batch=1, max_waiting=2) as port,
         ThreadPoolExecutor(8) as threads,
     ):
-        answers = [threads.submit(ask, port, examples(x)) for x in range(8)]
+        first = threads.submit(ask, port, examples(0))
+        assert predictor.has_begun.wait(10)
+        answers = [threads.submit(ask, port, examples(x)) for x in range(1, 8)]
         while sum(a.done() for a in answers) < 5:
             time.sleep(0.01)
         predictor.may_go.set()
-        statuses = sorted(answer.result()[0] for answer in answers)
+        statuses = sorted(answer.result()[0] for answer in [first, *answers])
     assert statuses == [200] * 3 + [503] * 5
 
 
