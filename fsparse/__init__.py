@@ -8,6 +8,7 @@ from fsparse import (
     data,
     lsh,
     metrics,
+    nn,
     rows,
     samplers,
     sketch,
@@ -20,7 +21,7 @@ from fsparse.accumulate import accumulate, clip_by_global_norm
 from fsparse.active_sets import ActiveSet, active_set, sample_active_set
 from fsparse.differentiate import grad, value_and_grad
 from fsparse.distinct import first_distinct
-from fsparse.losses import sampled_softmax_loss
+from fsparse.losses import sampled_sigmoid_loss, sampled_softmax_loss
 from fsparse.matmul import (
     embedding_bag,
     gather_matmul,
@@ -70,10 +71,12 @@ __all__ = [
     "lsh",
     "metrics",
     "multi_transform",
+    "nn",
     "row_grad",
     "rows",
     "sample_active_set",
     "sampled_matmul",
+    "sampled_sigmoid_loss",
     "sampled_softmax_loss",
     "sampled_top_k",
     "samplers",

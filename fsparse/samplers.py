@@ -10,7 +10,6 @@ an example where many labels are alike, and cost more.
 """
 
 import math
-import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ import numpy as np
 
 from fsparse import _checks
 from fsparse._call import vary_together
+from fsparse._popularity import weights_of, widths_of
 from fsparse._queries import (
     Query,
     ids_of,
@@ -148,8 +148,8 @@ def popularity(counts: Array, power: float = 1.0, smoothing: float = 1.0) -> Sam
       Array([0.9375, 0.    , 0.4375], dtype=float32)
     """
     fn = "samplers.popularity"
-    weights = _weights(fn, counts, power, smoothing)
-    rows, widths = _widths(weights)
+    weights = weights_of(fn, counts, power, smoothing)
+    rows, widths = widths_of(weights)
     ends = (np.cumsum(widths)[:-1]).astype(np.uint32)
     q = np.zeros(len(weights))
     q[rows] = widths * 2.0**-32
@@ -170,38 +170,6 @@ def popularity(counts: Array, power: float = 1.0, smoothing: float = 1.0) -> Sam
         return jnp.where(is_row, jnp.asarray(of_rows)[jnp.where(is_row, ids, 0)], 0)
 
     return Sampler(sample, log_q, n)
-
-
-def _weights(fn: str, counts: Array, power: float, smoothing: float) -> np.ndarray:
-    """``f64[n]``, positive where a row may be drawn."""
-    most = sys.float_info.max
-    _checks.require_between(fn, 0, most, power=power, smoothing=smoothing)
-    try:
-        known = np.asarray(counts)
-    except jax.errors.TracerArrayConversionError as e:
-        raise TypeError(
-            f"{fn}: counts must be known at trace time; got a traced array. Make the "
-            "sampler outside of jit."
-        ) from e
-    if known.dtype.kind not in "iuf":
-        raise TypeError(f"{fn}: counts must be numbers; got dtype {known.dtype}.")
-    _checks.require_rank(fn, 1, counts=known)
-    if not (np.isfinite(known).all() and (known >= 0).all() and (known > 0).any()):
-        raise ValueError(
-            f"{fn}: counts must be finite and at least 0, and one of them positive; "
-            f"got {known}."
-        )
-    known = known.astype(np.float64) + smoothing
-    weights = (known / known.max()) ** power
-    return np.where(known > 0, np.maximum(weights, np.finfo(np.float64).tiny), 0)
-
-
-def _widths(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows that may be drawn, and how many of ``2**32`` draws have each: at least 1."""
-    rows = np.flatnonzero(weights).astype(np.int32)
-    share = np.cumsum(weights[rows])
-    ends = np.floor((2.0**32 - len(rows)) * (share / share[-1])).astype(np.int64)
-    return rows, np.diff(ends, prepend=0) + 1
 
 
 def in_batch() -> Sampler:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from fsparse.losses import sampled_softmax_loss
+from fsparse.losses import sampled_sigmoid_loss, sampled_softmax_loss
 
 
 def oracle(logits, targets, is_active):
@@ -96,3 +96,60 @@ def test_gradient_matches_numeric(rng):
         numeric[at] = (np.sum(up) - np.sum(down)) / (2 * h)
     np.testing.assert_allclose(gradient, numeric, rtol=1e-4, atol=1e-6)
     assert not gradient[:, ~is_active].any()
+
+
+# ---- independent labels -------------------------------------------------------------
+
+
+def sigmoid_oracle(logits, targets, is_active):
+    """Column by column, in float64."""
+    b, m = logits.shape
+    is_active = np.broadcast_to(is_active, (b, m))
+    losses = np.zeros(b)
+    for i in range(b):
+        own = {t for t in targets[i].tolist() if 0 <= t < m}
+        for j in np.flatnonzero(is_active[i]) if own else ():
+            x = float(logits[i, j])
+            losses[i] += np.logaddexp(0, -x if j in own else x)
+    return losses
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+@pytest.mark.parametrize("size", [(1, 1, 1), (6, 9, 1), (40, 70, 4)], ids=str)
+def test_sigmoid_loss_matches_its_sum(rng, size, scale):
+    logits, targets, is_active = make(rng, *size, scale)
+    got = sampled_sigmoid_loss(logits, targets, is_active)
+    want = sigmoid_oracle(logits, targets, is_active)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5 * scale)
+    mask = rng.random(logits.shape) < 0.7
+    got = sampled_sigmoid_loss(logits, targets, mask)
+    want = sigmoid_oracle(logits, targets, mask)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5 * scale)
+
+
+def test_sigmoid_loss_of_padding_is_zero_and_so_are_its_gradients():
+    logits = jnp.array([[jnp.nan, 1.0, jnp.inf], [2.0, jnp.nan, -jnp.inf]])
+    targets = jnp.array([[3, -1], [0, 3]], jnp.int32)
+    is_active = jnp.array([True, False, False])
+    loss = lambda z: sampled_sigmoid_loss(z, targets, is_active)  # noqa: E731
+    np.testing.assert_allclose(loss(logits), [0, np.log1p(np.exp(-2))], rtol=1e-6)
+    for derivative in (jax.grad, lambda f: jax.grad(jax.grad(f))):
+        sum_of = lambda x: loss(logits.at[1, 0].set(x)).sum()  # noqa: E731
+        assert np.isfinite(derivative(sum_of)(2.0))
+    grads = jax.grad(lambda z: loss(z).sum())(logits)
+    np.testing.assert_allclose(grads, [[0, 0, 0], [-1 / (1 + np.exp(2)), 0, 0]])
+
+
+def test_sigmoid_loss_counts_a_repeated_label_once():
+    logits = jnp.array([[1.0, 2.0, 3.0]])
+    once, twice = jnp.array([[1, 3]]), jnp.array([[1, 1]])
+    active = jnp.ones(3, bool)
+    np.testing.assert_array_equal(
+        sampled_sigmoid_loss(logits, once, active),
+        sampled_sigmoid_loss(logits, twice, active),
+    )
+
+
+def test_sigmoid_loss_names_itself_in_errors():
+    with pytest.raises(TypeError, match="sampled_sigmoid_loss: targets must be int32"):
+        sampled_sigmoid_loss(jnp.ones((1, 2)), jnp.ones((1, 1)), jnp.ones(2, bool))
