@@ -12,11 +12,12 @@ from fsparse import (
     rows,
     samplers,
     sketch,
+    train,
 )
 from fsparse._autotune import Trial, Tuned, autotune
 from fsparse._bolt import BoltConfig, bolt_autotune
 from fsparse._plans import Plan, default_plans
-from fsparse._warnings import EfficiencyWarning
+from fsparse._warnings import EfficiencyWarning, NonFiniteWarning
 from fsparse.accumulate import accumulate, clip_by_global_norm
 from fsparse.active_sets import ActiveSet, active_set, sample_active_set
 from fsparse.differentiate import grad, value_and_grad
@@ -39,6 +40,7 @@ from fsparse.row_gradients import RowGrad, row_grad
 from fsparse.rows import global_norm
 from fsparse.table import Table
 from fsparse.topk import dense_top_k, sampled_top_k
+from fsparse.train import Fitted, evaluate, fit, make_step, predict
 
 __version__ = _version("fsparse")
 
@@ -46,6 +48,8 @@ __all__ = [
     "ActiveSet",
     "BoltConfig",
     "EfficiencyWarning",
+    "Fitted",
+    "NonFiniteWarning",
     "Optimizer",
     "Plan",
     "RowGrad",
@@ -64,14 +68,18 @@ __all__ = [
     "default_plans",
     "dense_top_k",
     "embedding_bag",
+    "evaluate",
     "first_distinct",
+    "fit",
     "gather_matmul",
     "global_norm",
     "grad",
     "lsh",
+    "make_step",
     "metrics",
     "multi_transform",
     "nn",
+    "predict",
     "row_grad",
     "rows",
     "sample_active_set",
@@ -84,5 +92,6 @@ __all__ = [
     "sketch",
     "skip_nonfinite",
     "take_rows",
+    "train",
     "value_and_grad",
 ]

@@ -90,6 +90,99 @@ def hit_at(k: int, is_hit: Array) -> Array:
     return jnp.any(_first("hit_at", k, is_hit), axis=1).astype(jnp.float32)
 
 
+def count_labels(labels: Array, *, num_labels: int) -> Array:
+    """How many labels each example has.
+
+    Args:
+      labels: ``i32[b, l]``; ids outside ``[0, num_labels)`` are padding.
+      num_labels: ``n``.
+
+    Returns:
+      ``i32[b]``.
+
+    Raises:
+      TypeError: if ids are not int32.
+      ValueError: if ``labels`` has not two axes.
+
+    Example:
+      >>> count_labels(jnp.array([[1, 9], [9, 9]]), num_labels=9)
+      Array([1, 0], dtype=int32)
+    """
+    fn = "count_labels"
+    (labels,) = _checks.as_arrays(fn, labels=labels)
+    _checks.require_ids(fn, labels=labels)
+    _checks.require_rank(fn, 2, labels=labels)
+    return jnp.sum(valid(labels, num_labels), axis=1, dtype=jnp.int32)
+
+
+def recall_at(k: int, is_hit: Array, num_true: Array) -> Array:
+    """``recall@k``: the fraction of the labels that are among the first ``k``.
+
+    Args:
+      k: cut-off, at least 1.
+      is_hit: ``bool[b, >= k]`` of :func:`hits`.
+      num_true: ``i32[b]`` of :func:`count_labels`.
+
+    Returns:
+      ``f32[b]``; 0 for an example without labels.
+
+    Raises:
+      TypeError: if ``is_hit`` is not bool or ``num_true`` not int32.
+      ValueError: if there are fewer than ``k`` predictions, or the shapes disagree.
+
+    Example:
+      >>> recall_at(2, jnp.array([[False, True, True]]), jnp.array([4]))
+      Array([0.25], dtype=float32)
+    """
+    num_hits = jnp.sum(_first("recall_at", k, is_hit), axis=1, dtype=jnp.float32)
+    return num_hits / jnp.maximum(_number_each("recall_at", is_hit, num_true), 1)
+
+
+def ndcg_at(k: int, is_hit: Array, num_true: Array) -> Array:
+    """``nDCG@k``: the discounted gain, as a fraction of the best ranking's.
+
+    ``sum_j hit[j] / log2(j + 1)`` over ``j = 1..k``, divided by the same sum of ones
+    over ``j = 1..min(k, num_true)``.
+
+    Args:
+      k: cut-off, at least 1.
+      is_hit: ``bool[b, >= k]`` of :func:`hits`.
+      num_true: ``i32[b]`` of :func:`count_labels`.
+
+    Returns:
+      ``f32[b]``; 0 for an example without labels.
+
+    Raises:
+      TypeError: if ``is_hit`` is not bool or ``num_true`` not int32.
+      ValueError: if there are fewer than ``k`` predictions, or the shapes disagree.
+
+    Järvelin and Kekäläinen, "Cumulated Gain-Based Evaluation of IR Techniques", 2002.
+
+    Example:
+      >>> ndcg_at(3, jnp.array([[False, False, True]]), jnp.array([1]))
+      Array([0.5], dtype=float32)
+    """
+    fn = "ndcg_at"
+    gained = _first(fn, k, is_hit)
+    best = jnp.arange(k) < _number_each(fn, is_hit, num_true)[:, None]
+    discounts = 1 / jnp.log2(jnp.arange(2, k + 2, dtype=jnp.float32))
+    ideal = jnp.sum(best * discounts, axis=1)
+    return jnp.sum(gained * discounts, axis=1) / jnp.where(ideal > 0, ideal, 1)
+
+
+def _number_each(fn: str, is_hit: Array, num_true: Array) -> Array:
+    is_hit, num_true = _checks.as_arrays(fn, is_hit=is_hit, num_true=num_true)
+    _checks.require_ids(fn, num_true=num_true)
+    _checks.require(
+        fn,
+        num_true.shape == is_hit.shape[:1],
+        "num_true must have a number for each example",
+        is_hit=is_hit,
+        num_true=num_true,
+    )
+    return num_true
+
+
 def _first(fn: str, k: int, is_hit: Array) -> Array:
     (is_hit,) = _checks.as_arrays(fn, is_hit=is_hit)
     _checks.require_mask(fn, is_hit=is_hit)
