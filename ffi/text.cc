@@ -154,6 +154,16 @@ TextRows HashWords(const char* text, const int64_t* offsets, int64_t m, int max_
   return rows;
 }
 
+std::vector<uint64_t> HashStrings(const char* text, const int64_t* offsets, int64_t m) {
+  std::vector<uint64_t> hashes(m);
+  for (int64_t r = 0; r < m; ++r) {
+    uint64_t h = kFnvBasis;
+    for (int64_t i = offsets[r]; i < offsets[r + 1]; ++i) h = Fnv(h, text[i]);
+    hashes[r] = Mix(h);
+  }
+  return hashes;
+}
+
 namespace {
 
 bool IsDigit(char c) { return c >= '0' && c <= '9'; }

@@ -23,8 +23,8 @@ struct TextRows {
 // where fmix64(h) does h ^= h >> 33, h *= 0xff51afd7ed558ccd, h ^= h >> 33,
 // h *= 0xc4ceb9fe1a85ec53, h ^= h >> 33.
 //
-// Both functions below take m strings, text[offsets[r] .. offsets[r + 1]), and return
-// m rows of ascending ids with the number of times each occurs.
+// The functions below take m strings, text[offsets[r] .. offsets[r + 1]). The first two
+// return m rows of ascending ids with the number of times each occurs.
 
 // for r in range(m):
 //   points = [0x02] + code points of string r + [0x03]
@@ -37,6 +37,9 @@ TextRows HashCharNgrams(const char* text, const int64_t* offsets, int64_t m, int
 //   for n in 1 .. max_n: count " ".join of every n consecutive words
 TextRows HashWords(const char* text, const int64_t* offsets, int64_t m, int max_n,
                    int32_t num_features, uint64_t seed);
+
+// One number a string: hashes[r] = fmix64(h), h as above with no fmix64(seed) in it.
+std::vector<uint64_t> HashStrings(const char* text, const int64_t* offsets, int64_t m);
 
 struct XcRows {
   std::vector<int64_t> label_indptr{0};

@@ -71,6 +71,16 @@ nb::tuple Words(nb::bytes text, Offsets offsets, int max_n, int32_t num_features
   return Arrays(std::move(rows));
 }
 
+nb::ndarray<nb::numpy, uint64_t, nb::ndim<1>> Strings(nb::bytes text, Offsets offsets) {
+  CheckOffsets(text, offsets);
+  std::vector<uint64_t> hashes;
+  {
+    nb::gil_scoped_release unlocked;
+    hashes = HashStrings(text.c_str(), offsets.data(), offsets.shape(0) - 1);
+  }
+  return Array(std::move(hashes));
+}
+
 nb::tuple Xc(nb::bytes chunk, int32_t num_features, int32_t num_labels,
              int64_t first_line) {
   XcRows rows;
@@ -96,6 +106,7 @@ void DefineText(nb::module_& m) {
         nb::arg("min_n"), nb::arg("max_n"), nb::arg("num_features"), nb::arg("seed"));
   m.def("hash_words", &Words, nb::arg("text"), nb::arg("offsets"), nb::arg("max_n"),
         nb::arg("num_features"), nb::arg("seed"));
+  m.def("hash_strings", &Strings, nb::arg("text"), nb::arg("offsets"));
   m.def("parse_xc", &Xc, nb::arg("chunk"), nb::arg("num_features"),
         nb::arg("num_labels"), nb::arg("first_line"));
 }

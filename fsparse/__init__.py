@@ -12,6 +12,7 @@ from fsparse import (
     rows,
     samplers,
     sketch,
+    tabular,
     train,
 )
 from fsparse._autotune import Trial, Tuned, autotune
@@ -91,6 +92,7 @@ __all__ = [
     "scatter_outer",
     "sketch",
     "skip_nonfinite",
+    "tabular",
     "take_rows",
     "train",
     "value_and_grad",

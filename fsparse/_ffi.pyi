@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 _I32 = NDArray[np.int32]
 _I64 = NDArray[np.int64]
+_U64 = NDArray[np.uint64]
 _F32 = NDArray[np.float32]
 
 cpu_level: str
@@ -17,6 +18,7 @@ def hash_char_ngrams(
 def hash_words(
     text: bytes, offsets: _I64, max_n: int, num_features: int, seed: int
 ) -> tuple[_I64, _I32, _F32]: ...
+def hash_strings(text: bytes, offsets: _I64) -> _U64: ...
 def parse_xc(
     chunk: bytes, num_features: int, num_labels: int, first_line: int
 ) -> tuple[_I64, _I32, _I64, _I32, _F32, list[tuple[int, str]]]: ...

@@ -53,7 +53,7 @@ def hash_char_ngrams(
             f"{function}: 1 <= min_n <= max_n is required; got {min_n=}, {max_n=}."
         )
     _require_sizes(function, num_features, seed)
-    text, offsets = _join(function, texts)
+    text, offsets = join_texts(function, texts)
     hashed = _ffi.hash_char_ngrams(text, offsets, min_n, max_n, num_features, seed)
     return SparseRows(*hashed, num_features)
 
@@ -91,12 +91,12 @@ def hash_words(
     if not 1 <= max_n < 2**31:
         raise ValueError(f"{function}: max_n must be positive; got {max_n=}.")
     _require_sizes(function, num_features, seed)
-    text, offsets = _join(function, texts)
+    text, offsets = join_texts(function, texts)
     hashed = _ffi.hash_words(text, offsets, max_n, num_features, seed)
     return SparseRows(*hashed, num_features)
 
 
-def _join(function: str, texts: Sequence[str]) -> tuple[bytes, I64]:
+def join_texts(function: str, texts: Sequence[str]) -> tuple[bytes, I64]:
     """All texts as UTF-8 in one buffer, and where each begins."""
     if isinstance(texts, str):
         raise TypeError(
@@ -104,14 +104,18 @@ def _join(function: str, texts: Sequence[str]) -> tuple[bytes, I64]:
             "Put it into a list."
         )
     try:
-        encoded = [str.encode(text, "utf-8", "surrogatepass") for text in texts]
+        joined = "".join(texts)
+        offsets = np.zeros(len(texts) + 1, np.int64)
+        if joined.isascii():
+            np.cumsum([*map(len, texts)], out=offsets[1:])
+            return joined.encode(), offsets
+        encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
     except TypeError as e:
         kinds = sorted({type(t).__name__ for t in texts if not isinstance(t, str)})
         raise TypeError(
             f"{function}: texts must be strings; got {', '.join(kinds)} among them."
         ) from e
-    offsets = np.zeros(len(encoded) + 1, np.int64)
-    np.cumsum([len(text) for text in encoded], out=offsets[1:])
+    np.cumsum([*map(len, encoded)], out=offsets[1:])
     return b"".join(encoded), offsets
 
 
