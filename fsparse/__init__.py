@@ -9,6 +9,7 @@ from fsparse import (
     lsh,
     metrics,
     nn,
+    pipeline,
     rows,
     samplers,
     sketch,
@@ -37,6 +38,7 @@ from fsparse.optimizer import (
     multi_transform,
     skip_nonfinite,
 )
+from fsparse.pipeline import Pipeline, export, load_exported, train_table
 from fsparse.row_gradients import RowGrad, row_grad
 from fsparse.rows import global_norm
 from fsparse.table import Table
@@ -52,6 +54,7 @@ __all__ = [
     "Fitted",
     "NonFiniteWarning",
     "Optimizer",
+    "Pipeline",
     "Plan",
     "RowGrad",
     "SkipState",
@@ -70,16 +73,19 @@ __all__ = [
     "dense_top_k",
     "embedding_bag",
     "evaluate",
+    "export",
     "first_distinct",
     "fit",
     "gather_matmul",
     "global_norm",
     "grad",
+    "load_exported",
     "lsh",
     "make_step",
     "metrics",
     "multi_transform",
     "nn",
+    "pipeline",
     "predict",
     "row_grad",
     "rows",
@@ -95,5 +101,6 @@ __all__ = [
     "tabular",
     "take_rows",
     "train",
+    "train_table",
     "value_and_grad",
 ]

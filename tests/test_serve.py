@@ -29,7 +29,6 @@ def port():
         max_body=1000,
         max_header=4000,
         max_examples=3,
-        max_k=4,
         body_seconds=0.3,
         header_seconds=0.3,
     ) as port:

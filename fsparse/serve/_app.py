@@ -56,17 +56,14 @@ class App:
             await send({"type": "websocket.close"})
 
     async def _live(self, receive: Receive, send: Send) -> None:
-        limits = self._limits
+        predict, limits = self._predictor.predict, self._limits
         await receive()
         async with Batcher(
-            self._predict, max_batch=limits.max_batch, max_waiting=limits.max_waiting
+            predict, max_batch=limits.max_batch, max_waiting=limits.max_waiting
         ) as self._batcher:
             await send({"type": "lifespan.startup.complete"})
             await receive()
         await send({"type": "lifespan.shutdown.complete"})
-
-    def _predict(self, encoded: list[Any]) -> list[Any]:
-        return self._predictor.predict(encoded, self._limits.max_k)
 
     async def _http(self, scope: Message, receive: Receive, send: Send) -> None:
         began = time.monotonic()
@@ -93,7 +90,11 @@ class App:
         if path == "/health":
             return self._health()
         examples, k = self._parse(await self._body(scope, receive))
-        return {"predictions": [best[:k] for best in await self._submit(examples)]}
+        found = await self._submit(examples)
+        for i, best in enumerate(found):
+            if isinstance(best, ValueError):
+                raise Refused(400, f"examples[{i}]: {best}")
+        return {"predictions": [best[:k] for best in found]}
 
     def _health(self) -> dict[str, Any]:
         return {
@@ -143,21 +144,15 @@ class App:
         if not isinstance(request, dict) or not set(request) <= {"examples", "k"}:
             raise Refused(400, 'the body must be {"examples": [...], "k": 5}.')
         examples, k = request.get("examples"), request.get("k", 1)
-        self._require_count("k", k, self._limits.max_k)
+        self._require_count("k", k, self._predictor.max_k)
         if not isinstance(examples, list):
             raise Refused(400, "examples must be a list.")
         self._require_count("len(examples)", len(examples), self._limits.max_examples)
-        return [self._encode(i, example) for i, example in enumerate(examples)], k
+        return examples, k
 
     def _require_count(self, name: str, value: Any, most: int) -> None:
         if type(value) is not int or not 1 <= value <= most:
             raise Refused(400, f"{name} must be from 1 to {most}; got {value!r}.")
-
-    def _encode(self, i: int, example: Any) -> Any:
-        try:
-            return self._predictor.encode(example)
-        except ValueError as e:
-            raise Refused(400, f"examples[{i}]: {e}") from None
 
     async def _submit(self, examples: list[Any]) -> list[Any]:
         assert self._batcher is not None

@@ -19,7 +19,6 @@ class Limits:
     max_body: int = 2**20  # bytes of a request's body; beyond: 413
     max_header: int = 2**14  # bytes of its line and headers; beyond: 431
     max_examples: int = 64  # in a request; beyond: 400
-    max_k: int = 100  # predictions an example; beyond: 400
     max_batch: int = 64  # examples computed together
     max_waiting: int = 4096  # examples that wait; beyond: 503
     max_connections: int = 1000  # beyond: 503

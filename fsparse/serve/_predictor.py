@@ -5,17 +5,20 @@ from typing import Any, Protocol
 
 
 class Predictor(Protocol):
-    """A model behind an endpoint. ``predict`` runs in a thread, one call at a time."""
+    """A model behind an endpoint."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What ``/health`` calls the model."""
 
-    def encode(self, example: Any) -> Any:
-        """One example of a request, ready for ``predict``.
+    @property
+    def max_k(self) -> int:
+        """The most predictions of an example."""
 
-        Raises:
-          ValueError: if it is malformed; the message goes to the client, and no other
-            request suffers.
+    def predict(self, examples: Sequence[Any]) -> list[Any]:
+        """For each JSON example a list of the ``max_k`` best, as JSON can hold them.
+
+        Or, in the place of that list, a ValueError for an example that is malformed:
+        its message goes to the client, and no other request suffers. Runs in a thread,
+        one call at a time.
         """
-
-    def predict(self, encoded: Sequence[Any], k: int) -> list[Any]:
-        """For each encoded example the ``k`` best, as JSON can hold them."""
