@@ -32,10 +32,21 @@ from fsparse.row_gradients import RowGrad, row_grad
 from fsparse.rows import global_norm
 from fsparse.table import Table
 from fsparse.topk import dense_top_k, sampled_top_k
-from fsparse.train import Fitted, evaluate, fit, make_step, predict
 
 if _typing.TYPE_CHECKING:
-    from fsparse import adaptive, checkpoint, data, sketch
+    from fsparse import (
+        adaptive,
+        checkpoint,
+        data,
+        nn,
+        pipeline,
+        serve,
+        sketch,
+        tabular,
+        train,
+    )
+    from fsparse.pipeline import Pipeline, export, load_exported, train_table
+    from fsparse.train import Fitted, evaluate, fit, make_step, predict
 
 __version__ = _version("fsparse")
 
@@ -44,9 +55,10 @@ __all__ = [
     "BoltConfig",
     "EfficiencyWarning",
     "Fitted",
-    "NonFiniteWarning",
     "Int8Rows",
+    "NonFiniteWarning",
     "Optimizer",
+    "Pipeline",
     "Plan",
     "RowGrad",
     "SkipState",
@@ -65,17 +77,20 @@ __all__ = [
     "dense_top_k",
     "embedding_bag",
     "evaluate",
+    "export",
     "first_distinct",
     "fit",
     "gather_matmul",
     "global_norm",
     "grad",
+    "load_exported",
     "lsh",
     "make_step",
     "metrics",
     "multi_transform",
-    "predict",
     "nn",
+    "pipeline",
+    "predict",
     "quantize_rows",
     "row_grad",
     "rows",
@@ -86,17 +101,33 @@ __all__ = [
     "sampled_top_k",
     "samplers",
     "scatter_outer",
+    "serve",
     "sketch",
     "skip_nonfinite",
     "tabular",
     "take_rows",
     "train",
+    "train_table",
     "value_and_grad",
 ]
 
 
+_ROOM_OF = {
+    name: room
+    for room, names in {
+        "pipeline": ("Pipeline", "export", "load_exported", "train_table"),
+        "train": ("Fitted", "evaluate", "fit", "make_step", "predict"),
+        **dict.fromkeys(
+            ("adaptive", "checkpoint", "data", "nn", "serve", "sketch", "tabular"), ()
+        ),
+    }.items()
+    for name in (room, *names)
+}
+
+
 def __getattr__(name: str) -> _typing.Any:
     """Imports the rooms that many programs never enter where they are first named."""
-    if name in ("adaptive", "checkpoint", "data", "sketch"):
-        return _importlib.import_module(f"fsparse.{name}")
-    raise AttributeError(f"module 'fsparse' has no attribute {name!r}")
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module 'fsparse' has no attribute {name!r}")
+    room = _importlib.import_module(f"fsparse.{_ROOM_OF[name]}")
+    return room if name == _ROOM_OF[name] else getattr(room, name)

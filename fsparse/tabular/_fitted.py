@@ -145,6 +145,26 @@ class FittedSchema:
             before = self.state if state is None else state
             return self._features(before, parsed, filled)[1]
 
+    def encode_parts(self, rows: Table) -> tuple[SparseRows, dict[str, SparseRows]]:
+        """The features of rows, as :meth:`encode_features`, and those of each column.
+
+        The first is the sum of the others, clipped to ``feature_capacity``.
+        """
+        report = Report()
+        parsed = parse(
+            "encode_parts",
+            self.schema,
+            rows,
+            has_target=False,
+            strict=True,
+            report=report,
+        )
+        m, n = parsed.num_rows, self.num_features
+        _, parts = features(self.schema, self.statistics, self.state, parsed, report)
+        by_column = {name: add_rows(part, m, n) for name, part in parts.items()}
+        every = add_rows(list(by_column.values()), m, n)
+        return clip(every, self.feature_capacity)[0], by_column
+
     def check_model(self, *, num_features: int, num_labels: int) -> None:
         """Nothing, if a model of these sizes can have been trained on these examples.
 

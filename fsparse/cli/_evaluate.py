@@ -1,0 +1,30 @@
+"""Measures a model on labelled rows.
+
+Example:
+  fsparse evaluate model.fsparse test.csv --metrics p@1 hit@10
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Model, data, and what to measure."""
+    add = parser.add_argument
+    add("model", type=Path, help="what `fsparse train` wrote")
+    add("data", help="a CSV (.csv, .csv.gz) or .parquet file")
+    add("--metrics", nargs="+", help="such as p@1, hit@10, ndcg@5, auc, log_loss")
+    add("--json", type=Path, help="file for the figures")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Prints a figure a line."""
+    from fsparse.pipeline import Pipeline
+
+    pipeline = Pipeline.load(arguments.model)
+    figures = pipeline.evaluate(arguments.data, arguments.metrics)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+    for name, value in figures.items():
+        print(f"{name}: {value:.4f}")

@@ -1,0 +1,163 @@
+"""One file for inference: compiled functions and numbers, without the model's code.
+
+The functions are StableHLO of :mod:`jax.export`, which keeps running in later versions
+of JAX; they call fsparse's custom calls, so that the package must be there.
+"""
+
+import base64
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fsparse import checkpoint
+from fsparse._call import TARGETS
+from fsparse.checkpoint import CheckpointError
+from fsparse.data.batches import Batch
+from fsparse.pipeline._rows import padded
+from fsparse.tabular import FittedSchema, Report
+from fsparse.tabular._rows import Table
+
+if TYPE_CHECKING:
+    from fsparse.pipeline._pipeline import Pipeline, Prediction
+
+_KIND, _VERSION = "fsparse-exported", 1
+
+
+def export(
+    pipeline: "Pipeline",
+    path: str | os.PathLike[str],
+    *,
+    k: int = 10,
+    batch_sizes: Sequence[int] = (1, 16, 256),
+) -> None:
+    """Writes a pipeline as compiled functions of its numbers, for CPUs.
+
+    Args:
+      pipeline: with its search, whose hash tables are written, too.
+      path: of the file, written all or nothing.
+      k: predictions of each row, at most as many as there are labels.
+      batch_sizes: a function for each; rows are filled up to the next size.
+
+    Raises:
+      ValueError: if ``k`` or a size is out of range.
+      OSError: if the file cannot be written.
+    """
+    n = pipeline.schema.num_labels
+    if not 1 <= k <= n:
+        raise ValueError(f"export: k must be from 1 to {n}; got {k}.")
+    sizes = sorted(set(batch_sizes))
+    if not sizes or sizes[0] < 1:
+        raise ValueError(f"export: batch_sizes must be positive; got {batch_sizes}.")
+    leaves = jax.tree.leaves((pipeline.params, pipeline.state))
+    metadata = {
+        "kind": _KIND,
+        "version": _VERSION,
+        "schema": pipeline.schema.to_json(),
+        "k": k,
+        "leaves": [[list(x.shape), str(x.dtype)] for x in leaves],
+        "programs": {str(b): _program(pipeline, k, b) for b in sizes},
+    }
+    checkpoint.save(path, leaves, metadata)
+
+
+def load_exported(path: str | os.PathLike[str]) -> "Exported":
+    """What :func:`export` wrote.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      CheckpointError: if it is something else, damaged, or of another version.
+    """
+    metadata = checkpoint.load_metadata(path)
+    found = metadata.get("kind"), metadata.get("version")
+    if found != (_KIND, _VERSION):
+        raise CheckpointError(
+            f"{os.fspath(path)}: expected {_KIND} version {_VERSION}; got {found[0]} "
+            f"version {found[1]}. Pass what export wrote."
+        )
+    like = [jax.ShapeDtypeStruct(s, jnp.dtype(t)) for s, t in metadata["leaves"]]
+    leaves, _ = checkpoint.load(path, like)
+    return Exported(
+        FittedSchema.from_json(metadata["schema"]),
+        leaves,
+        metadata["k"],
+        {int(b): text for b, text in metadata["programs"].items()},
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Exported:
+    """A file of :func:`export`, ready to predict."""
+
+    schema: FittedSchema
+    leaves: list[Any]
+    k: int
+    programs: dict[int, str]
+    _calls: dict[int, Any] = field(default_factory=dict, repr=False)
+
+    def predict(self, rows: Table, k: int = 1) -> "list[list[Prediction]]":
+        """As :meth:`Pipeline.predict`, for ``k`` up to that of the export."""
+        from fsparse.pipeline._pipeline import Prediction
+
+        if not 1 <= k <= self.k:
+            raise ValueError(
+                f"Exported.predict: k must be from 1 to {self.k}; got {k}."
+            )
+        features = self.schema.encode_features(rows, report=Report())
+        names, found = self.schema.label_names, []
+        largest = max(self.programs)
+        for start in range(0, features.num_rows, largest):
+            index = np.arange(start, min(start + largest, features.num_rows))
+            batch = padded(features, index, self.schema.feature_capacity)
+            found += [
+                [Prediction(names[i], s) for s, i in row[:k] if i < len(names)]
+                for row in self._call(batch, len(index))
+            ]
+        return found
+
+    def _call(self, batch: Batch, count: int) -> list[list[tuple[float, int]]]:
+        size = min(b for b in self.programs if b >= count)
+        if size not in self._calls:
+            text = base64.b64decode(self.programs[size])
+            self._calls[size] = jax.jit(jax.export.deserialize(bytearray(text)).call)
+        n = self.schema.num_features
+        ids = _sized(batch.feature_ids, size, n)
+        weights = _sized(batch.feature_weights, size, 0)
+        scores, best = self._calls[size](self.leaves, ids, weights)
+        pairs = zip(scores[:count].tolist(), best[:count].tolist(), strict=True)
+        return [list(zip(*pair, strict=True)) for pair in pairs]
+
+
+def _sized(x: np.ndarray, size: int, padding: int) -> np.ndarray:
+    missing = max(size - len(x), 0)
+    return np.pad(x[:size], ((0, missing), (0, 0)), constant_values=padding)
+
+
+def _program(pipeline: "Pipeline", k: int, b: int) -> str:
+    """StableHLO of prediction for ``b`` rows, as text."""
+    from fsparse.pipeline._pipeline import _best
+
+    given = pipeline.params, pipeline.state
+    leaves: list[Any]
+    structure: Any
+    leaves, structure = jax.tree.flatten(given)
+
+    def call(numbers: list[Any], ids: Any, weights: Any) -> Any:
+        labels: Any = jnp.full((b, 1), pipeline.schema.num_labels, jnp.int32)
+        params, state = structure.unflatten(numbers)
+        return _best(pipeline.model, k, params, state, Batch(ids, weights, labels))
+
+    room = pipeline.schema.feature_capacity
+    allow = [jax.export.DisabledSafetyCheck.custom_call(target) for target in TARGETS]
+    exported = jax.export.export(
+        jax.jit(call), platforms=["cpu"], disabled_checks=allow
+    )(
+        [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves],
+        jax.ShapeDtypeStruct((b, room), jnp.int32),
+        jax.ShapeDtypeStruct((b, room), jnp.float32),
+    )
+    return base64.b64encode(exported.serialize()).decode()

@@ -1,0 +1,238 @@
+"""A fitted schema and a trained model, as one value."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fsparse import _checks
+from fsparse.nn import Classifier, Mach, Softmax, SparseLinear, summary
+from fsparse.pipeline import _file
+from fsparse.pipeline._explain import Reason, explain
+from fsparse.pipeline._rows import Source, batches_of, dataset_of
+from fsparse.tabular import FittedSchema, Report
+from fsparse.tabular._rows import Table
+from fsparse.train import evaluate
+
+Array = jax.Array
+
+
+class Prediction(NamedTuple):
+    """A label, and how sure the model is."""
+
+    label: str
+    score: float  # probability if the head computes all labels, else the logit
+
+
+class Search(NamedTuple):
+    """Sparse inference: so many labels are scored, found by hash tables."""
+
+    size: int
+    num_probes: int = 1
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Pipeline:
+    """From rows of a table to labels.
+
+    Args:
+      schema: what rows are.
+      model: of batches that the schema makes.
+      params: of the model.
+      state: of the model.
+      search: how labels are found; None for an exact search.
+      figures: what was measured of it, such as metrics of validation.
+
+    Raises:
+      ValueError: if the model has other numbers of features or labels.
+    """
+
+    schema: FittedSchema
+    model: Classifier
+    params: Any
+    state: Any
+    search: Search | None = None
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n = getattr(self.model.head, "num_labels")  # noqa: B009
+        self.schema.check_model(num_features=self.schema.num_features, num_labels=n)
+
+    def predict(self, rows: Table, k: int = 1) -> list[list[Prediction]]:
+        """The ``k`` best labels of each row, best first.
+
+        Args:
+          rows: a list of dicts, a dict of columns, or a part of a reader; targets are
+            not looked at.
+          k: how many, at most as many as there are labels.
+
+        Raises:
+          ValueError: if a column is missing or a value cannot be read; the message
+            names column, row and remedy. Or if ``k`` is out of range.
+        """
+        scores, ids = self.predict_ids(rows, k)
+        names = self.schema.label_names
+        return [
+            [
+                Prediction(names[i], float(s))
+                for s, i in zip(*row, strict=True)
+                if i < len(names)
+            ]
+            for row in zip(scores, ids, strict=True)
+        ]
+
+    def predict_ids(
+        self, rows: Table, k: int = 1, *, report: Report | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The same as ``f32[m, k]`` scores and ``i32[m, k]`` ids.
+
+        Sparse inference that finds fewer labels fills up with the number of labels.
+        A ``report`` is filled with what was odd about the rows; without one, a
+        ``UserWarning`` tells.
+        """
+        _checks.require_count("Pipeline.predict", 1, k=k)
+        n = self.schema.num_labels
+        if k > n:
+            raise ValueError(
+                f"Pipeline.predict: k must be at most {n}, the labels there are; got "
+                f"{k}."
+            )
+        features = self.schema.encode_features(rows, report=report)
+        found = []
+        for batch, count in batches_of(features, self.schema.feature_capacity):
+            best = _best(self.model, k, self.params, self.state, batch)
+            found.append([np.asarray(x)[:count] for x in best])
+        if not found:
+            return np.zeros((0, k), np.float32), np.zeros((0, k), np.int32)
+        scores, ids = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return scores, ids
+
+    def evaluate(
+        self,
+        source: Source,
+        metrics: Sequence[str] | None = None,
+        *,
+        history: str = "continued",
+    ) -> dict[str, float]:
+        """Metrics on the rows of a file or a table, by name.
+
+        Args:
+          source: a path, rows, or a reader.
+          metrics: names of :func:`fsparse.metrics.find`; None for those that suit the
+            labels.
+          history: of users, ``"continued"`` after the rows of training, or ``"new"``.
+        """
+        state = self.schema.state if history == "continued" else None
+        data = dataset_of(self.schema, source, state=state)
+        names = metrics_for(self.schema) if metrics is None else metrics
+        return evaluate(
+            self.model,
+            self.params,
+            self.state,
+            data,
+            names,
+            feature_capacity=self.schema.feature_capacity,
+        )
+
+    def explain(self, row: dict[str, Any], label: str | None = None) -> list[Reason]:
+        """What of a row speaks for a label, the strongest first.
+
+        A column's part is the sum over its features of the gradient of the label's
+        logit times the feature: to first order, what the logit would lose without it.
+
+        Args:
+          row: a dict.
+          label: a name; None for the one that is predicted.
+
+        Raises:
+          ValueError: if there is no such label, or the row cannot be read.
+        """
+        return explain(self, row, label)
+
+    def with_search(self, search: Search | None) -> "Pipeline":
+        """The same with sparse inference, or with an exact search for None.
+
+        Raises:
+          ValueError: if the head is no :class:`fsparse.nn.SparseLinear`.
+        """
+        head = self.model.head
+        if search is None and not isinstance(head, SparseLinear):
+            return self
+        if not isinstance(head, SparseLinear):
+            raise ValueError(
+                "Pipeline.with_search: the head must be a SparseLinear; got "
+                f"{type(head).__name__}, which has no hash tables. Pass None."
+            )
+        params, of_head = self.params["head"], {**self.state["head"], "search": None}
+        if search is not None:
+            key, (size, num_probes, _) = jax.random.key(search.seed), search
+            of_head = head.with_index(
+                params, of_head, key=key, size=size, num_probes=num_probes
+            )
+        return replace(self, state={**self.state, "head": of_head}, search=search)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes one file, all or nothing: numbers and JSON with checksums, no code.
+
+        Raises:
+          OSError: if it cannot be written.
+        """
+        _file.save(self, path)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> "Pipeline":
+        """What :meth:`save` wrote.
+
+        Raises:
+          FileNotFoundError: if there is no such file.
+          CheckpointError: if it is no model, is damaged, or of another version.
+        """
+        return _file.load(path)
+
+    def summary(self) -> str:
+        """Schema, layers, sizes and figures as text."""
+        columns = ", ".join(
+            f"{name} ({type(kind).__name__})"
+            for name, kind in self.schema.schema.columns.items()
+        )
+        search = f"sparse, {self.search.size} scored" if self.search else "exact"
+        figures = ", ".join(f"{n} {v:.4g}" for n, v in self.figures.items())
+        lines = [
+            f"columns: {columns}",
+            f"target: {self.schema.schema.target}, {self.schema.num_labels} labels",
+            f"search: {search}",
+            *([f"figures: {figures}"] if figures else []),
+            summary(self.model),
+        ]
+        return "\n".join(lines)
+
+
+def metrics_for(schema: FittedSchema) -> tuple[str, ...]:
+    """Metrics that suit the labels."""
+    n = schema.num_labels
+    if n == 2:
+        return "loss", "p@1", "auc"
+    return "loss", "p@1", *(f"hit@{k}" for k in (5, 10) if k <= n)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _best(
+    model: Classifier, k: int, params: Any, state: Any, batch: Any
+) -> tuple[Array, Array]:
+    """Scores and ids; probabilities where all labels are computed anyway."""
+    head = model.head
+    if isinstance(head, Mach) or not isinstance(head, Softmax):
+        return model.predict(params, state, batch, k)
+    scores, ids = model.predict(params, state, batch, head.num_labels)
+    of_all = jax.nn.sigmoid if head.objective == "sigmoid" else _softmax
+    return of_all(scores)[:, :k], ids[:, :k]
+
+
+def _softmax(scores: Array) -> Array:
+    return jax.nn.softmax(jnp.where(jnp.isnan(scores), -jnp.inf, scores), axis=1)

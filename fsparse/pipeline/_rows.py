@@ -1,0 +1,66 @@
+"""Files and rows to data sets and batches."""
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from fsparse.data.batches import Batch
+from fsparse.data.rows import Dataset, SparseRows, concatenate, to_padded
+from fsparse.tabular import FittedSchema, Report, read_csv, read_parquet
+from fsparse.tabular._rows import Table
+
+Source = str | os.PathLike[str] | Table | Iterable[Table]
+_BLOCK = 256  # rows of the largest batch
+
+
+def reader_of(source: Source, **options: Any) -> Any:
+    """Rows as they are; of a path, a reader of parquet or of CSV."""
+    if not isinstance(source, str | os.PathLike):
+        return source
+    is_parquet = os.fspath(source).endswith(".parquet")
+    return (read_parquet if is_parquet else read_csv)(source, **options)
+
+
+def dataset_of(
+    schema: FittedSchema,
+    source: Source,
+    *,
+    state: Any = None,
+    strict: bool = True,
+    report: Report | None = None,
+) -> Dataset:
+    """All examples of a source, in memory."""
+    reader = reader_of(source)
+    parts = list(
+        schema.encode_stream(reader, state=state, strict=strict, report=report)
+    )
+    if not parts:
+        raise ValueError("there must be at least one row; got none.")
+    return Dataset(
+        concatenate([part.features for part in parts]),
+        concatenate([part.labels for part in parts]),
+    )
+
+
+def batches_of(features: SparseRows, capacity: int) -> Iterator[tuple[Batch, int]]:
+    """Batches for prediction, and how many of their rows are examples.
+
+    A batch has a power of two rows, so that few programs are compiled.
+    """
+    for start in range(0, features.num_rows, _BLOCK):
+        index = np.arange(start, min(start + _BLOCK, features.num_rows))
+        yield padded(features, index, capacity), len(index)
+
+
+def padded(features: SparseRows, index: np.ndarray, capacity: int) -> Batch:
+    """A batch of some rows, filled up to a power of two with empty ones."""
+    b = 1 << (len(index) - 1).bit_length()
+    ids, weights = to_padded(features, index, capacity)
+    empty = ((0, b - len(index)), (0, 0))
+    return Batch(
+        np.pad(ids, empty, constant_values=features.num_columns),
+        np.pad(weights, empty),
+        np.full((b, 1), np.iinfo(np.int32).max, np.int32),
+    )

@@ -1,0 +1,241 @@
+"""From rows to labels and back: training, files, search, export, explanations."""
+
+import json
+import zipfile
+
+import jax
+import numpy as np
+import pytest
+from pipelines import SCHEMA, make_rows, trained, without_target, write_csv
+
+import fsparse
+from fsparse import Pipeline, export, load_exported, nn, train_table
+from fsparse.checkpoint import CheckpointError
+from fsparse.pipeline import Search, default_model
+
+TEST = without_target(make_rows(200, seed=1))
+HEADS = ["softmax", "wide"]
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_it_learns_the_rule(head):
+    pipeline = trained(head)
+    assert pipeline.figures["p@1"] > 0.9
+    figures = pipeline.evaluate(TEST, ["p@1", "hit@2"])
+    right = [
+        best.label == row["kind"]
+        for (best,), row in zip(pipeline.predict(TEST), TEST, strict=True)
+    ]
+    assert figures["p@1"] == pytest.approx(np.mean(right))
+    assert figures["p@1"] > 0.9
+    assert figures["hit@2"] >= figures["p@1"]
+
+
+def test_scores_of_few_labels_are_probabilities():
+    for best in trained().predict(TEST[:20], k=3):
+        scores = [score for _, score in best]
+        assert sum(scores) == pytest.approx(1, abs=1e-6)
+        assert scores == sorted(scores, reverse=True)
+        assert {label for label, _ in best} == {"mug", "lamp", "book"}
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 255, 256, 257])
+def test_predictions_do_not_depend_on_how_many_are_asked_for(count):
+    rows = (TEST * 2)[:count]
+    found = trained().predict(rows)
+    assert [best[0].label for best in found] == [
+        trained().predict([row])[0][0].label for row in rows
+    ]
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_what_was_saved_predicts_the_same(head, tmp_path):
+    pipeline, path = trained(head), tmp_path / "model"
+    pipeline.save(path)
+    loaded = Pipeline.load(path)
+    assert loaded.model == pipeline.model
+    assert loaded.figures == pipeline.figures
+    assert loaded.predict(TEST, 2) == pipeline.predict(TEST, 2)
+
+
+def test_a_model_file_holds_arrays_and_json_alone(tmp_path):
+    trained().save(tmp_path / "model")
+    with zipfile.ZipFile(tmp_path / "model") as archive:
+        names = archive.namelist()
+        manifest = json.loads(archive.read("manifest.json"))
+    assert all(name.endswith((".npy", ".json")) for name in names)
+    assert manifest["metadata"]["model"]["type"] == "Classifier"
+
+
+def test_damage_is_found(tmp_path):
+    path = tmp_path / "model"
+    trained("wide").save(path)
+    whole = path.read_bytes()
+    for at in range(1000, len(whole), len(whole) // 20):
+        path.write_bytes(whole[:at])
+        with pytest.raises(CheckpointError):
+            Pipeline.load(path)
+    changed = bytearray(whole)
+    changed[len(whole) // 2] ^= 1
+    path.write_bytes(changed)
+    with pytest.raises(CheckpointError):
+        Pipeline.load(path)
+
+
+def test_what_is_no_model_is_refused(tmp_path):
+    fsparse.checkpoint.save(tmp_path / "other", {}, {"kind": "else"})
+    with pytest.raises(CheckpointError, match=r'expected fsparse-model.*got "else"'):
+        Pipeline.load(tmp_path / "other")
+    with pytest.raises(FileNotFoundError):
+        Pipeline.load(tmp_path / "none")
+
+
+def test_a_model_of_an_unknown_layer_is_refused(tmp_path):
+    path = tmp_path / "model"
+    trained().save(path)
+    metadata = fsparse.checkpoint.load_metadata(path)
+    metadata["model"]["head"]["type"] = "Secret"
+    fsparse.checkpoint.save(path, {}, metadata)
+    with pytest.raises(CheckpointError, match="got 'Secret'"):
+        Pipeline.load(path)
+
+
+def test_sparse_search_finds_what_exact_search_finds(tmp_path):
+    exact = trained("wide")
+    sparse = exact.with_search(Search(size=3, num_probes=4))
+    same = [
+        a == b for a, b in zip(sparse.predict(TEST), exact.predict(TEST), strict=True)
+    ]
+    assert np.mean(same) > 0.95
+    sparse.save(tmp_path / "model")
+    loaded = Pipeline.load(tmp_path / "model")
+    assert loaded.search == Search(3, 4)
+    assert loaded.predict(TEST) == sparse.predict(TEST)
+    assert loaded.with_search(None).predict(TEST, 3) == exact.predict(TEST, 3)
+
+
+def test_a_head_without_hash_tables_has_no_sparse_search():
+    with pytest.raises(ValueError, match="must be a SparseLinear; got Softmax"):
+        trained().with_search(Search(1))
+    assert trained().with_search(None) is trained()
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_exported(head, tmp_path):
+    pipeline, path = trained(head), tmp_path / "exported"
+    export(pipeline, path, k=2, batch_sizes=(1, 8))
+    loaded = load_exported(path)
+    for rows in ([], TEST[:1], TEST[:5], TEST[:30]):
+        found, expected = loaded.predict(rows, 2), pipeline.predict(rows, 2)
+        assert [[p.label for p in best] for best in found] == [
+            [p.label for p in best] for best in expected
+        ]
+        scores = [[p.score for p in best] for best in found]
+        np.testing.assert_allclose(
+            scores, [[p.score for p in best] for best in expected], rtol=1e-5
+        )
+    with pytest.raises(ValueError, match="k must be from 1 to 2; got 3"):
+        loaded.predict(TEST, 3)
+
+
+def test_exported_with_hash_tables(tmp_path):
+    sparse = trained("wide").with_search(Search(3, 4))
+    export(sparse, tmp_path / "exported", k=1, batch_sizes=(4,))
+    found = load_exported(tmp_path / "exported").predict(TEST)
+    labels = lambda best: [[p.label for p in b] for b in best]  # noqa: E731
+    assert labels(found) == labels(sparse.predict(TEST))
+
+
+def test_bad_exports(tmp_path):
+    with pytest.raises(ValueError, match="k must be from 1 to 3; got 4"):
+        export(trained(), tmp_path / "x", k=4)
+    with pytest.raises(ValueError, match="batch_sizes must be positive"):
+        export(trained(), tmp_path / "x", k=1, batch_sizes=())
+    trained().save(tmp_path / "model")
+    with pytest.raises(CheckpointError, match="expected fsparse-exported"):
+        load_exported(tmp_path / "model")
+
+
+def test_reasons_are_slopes_times_features():
+    pipeline, row = trained(), TEST[0]
+    reasons = {r.column: r for r in pipeline.explain(row, "mug")}
+    assert set(reasons) == {"title", "price", "group"}
+    assert reasons["title"].value == row["title"]
+    features, parts = pipeline.schema.encode_parts([row])
+    label = pipeline.schema.label_names.index("mug")
+
+    def logit(weights):
+        batch = fsparse.data.Batch(features.ids[None], weights[None], np.zeros((1, 1)))
+        h, _ = pipeline.model.encode(pipeline.params, pipeline.state, batch)
+        logits, _ = pipeline.model.head.apply(pipeline.params["head"], (), h)
+        return logits[0, label]
+
+    slope = jax.grad(logit)(features.values)
+    for name, part in parts.items():
+        place = np.searchsorted(features.ids, part.ids)
+        expected = np.sum(np.asarray(slope)[place] * part.values)
+        assert reasons[name].weight == pytest.approx(float(expected), abs=1e-4)
+
+
+def test_the_word_that_decides_is_the_reason():
+    row = {"title": "small red old", "price": 9.0, "group": "g"}
+    assert trained().predict([row])[0][0].label == "mug"
+    assert max(trained().explain(row), key=lambda r: r.weight).column == "title"
+    with pytest.raises(ValueError, match=r"one of the 3 .* got 'cup'"):
+        trained().explain(row, "cup")
+
+
+def test_from_a_file_with_a_schema_that_is_inferred(tmp_path):
+    path = write_csv(tmp_path / "rows.csv", make_rows(60))
+    options = {"width": 4, "epochs": 1, "progress": False}
+    first = train_table(path, "kind", **options)
+    again = train_table(path, "kind", **options)
+    assert first.figures == again.figures
+    assert set(first.schema.schema.columns) == {"title", "price"}
+    held = train_table(path, "kind", validation=path, **options)
+    assert set(held.figures) == {"loss", "p@1"}
+    assert train_table(path, "kind", validation=0, **options).figures == {}
+
+
+def test_many_labels_get_a_wide_head():
+    rows = [{"x": str(i), "y": f"label {i}"} for i in range(2500)]
+    schema = fsparse.tabular.Schema({"x": SCHEMA.columns["group"]}, target="y")
+    model = default_model(schema.fit(rows))
+    assert isinstance(model.head, nn.SparseLinear)
+    assert model.head.num_labels == 2500
+    assert isinstance(default_model(trained().schema).head, nn.Softmax)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: train_table([], "kind", schema=SCHEMA), "got both"),
+        (lambda: train_table([]), "got neither"),
+        (lambda: train_table([{"x": 1}], "x"), "inferred from a file alone; got list"),
+        (lambda: train_table([], schema=SCHEMA), "at least one good row"),
+        (
+            lambda: train_table(TEST, schema=SCHEMA, validation=1.5),
+            r"must be in \[0, 1\); got 1.5",
+        ),
+        (lambda: trained().predict(TEST, k=4), "k must be at most 3.*got 4"),
+        (lambda: trained().predict([{"title": "x"}]), "price"),
+        (lambda: trained().evaluate(TEST, ["accuracy"]), "got 'accuracy'"),
+    ],
+)
+def test_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_the_model_must_fit_the_schema():
+    pipeline = trained()
+    model = default_model(pipeline.schema, width=16)
+    other = nn.Classifier(model.body, nn.Softmax(16, 4))
+    with pytest.raises(ValueError, match="num_labels=3; got 4"):
+        Pipeline(pipeline.schema, other, pipeline.params, pipeline.state)
+
+
+def test_the_summary_names_columns_layers_and_figures():
+    text = trained().summary()
+    for part in ("title (text)", "price (numerical)", "3 labels", "Softmax", "p@1"):
+        assert part in text
