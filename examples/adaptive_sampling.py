@@ -31,6 +31,7 @@ its curve, and how much scores reduce the variance of gradients of fresh example
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,7 +61,7 @@ class Tuned(NamedTuple):
     compiled: Compiled
     rate: float
     steps: int
-    seconds: float  # of a run, by the median of the grid
+    seconds: float  # of a run, the least of the grid: the least disturbed
 
 
 def main(argv: list[str] | None = None) -> list[Row]:
@@ -133,8 +134,17 @@ def options_of(args: argparse.Namespace) -> Options:
 
 def write(path: Path, rows: list[Row]) -> None:
     """A row a line."""
-    text = ",\n".join(json.dumps(row) for row in rows)
+    text = ",\n".join(json.dumps(finite(row), allow_nan=False) for row in rows)
     path.write_text(f"[\n{text}\n]\n")
+
+
+def finite(x: Any) -> Any:
+    """What JSON can say: null in place of the NaN of a run that diverged."""
+    if isinstance(x, dict):
+        return {name: finite(value) for name, value in x.items()}
+    if isinstance(x, list):
+        return [finite(value) for value in x]
+    return None if isinstance(x, float) and not math.isfinite(x) else x
 
 
 # ---- one data set in one setting ----------------------------------------------------
@@ -183,7 +193,7 @@ def equal_steps(
     """Steps that uniform sampling does while the sketch does `steps`."""
     if UNIFORM not in tuned or "nw" not in tuned:
         return steps
-    ratio = tuned["nw"].seconds / tuned[UNIFORM].seconds
+    ratio = max(tuned["nw"].seconds / tuned[UNIFORM].seconds, 1)
     if setting == "stream":
         most = len(problem.train.labels) // problem.batch // chunk
         return min(max(round(ratio * steps / chunk), 1), most) * chunk
@@ -212,7 +222,7 @@ def tune(
         seconds.append(end.seconds)
         advance()
     best = max(range(len(rates)), key=ends.__getitem__)
-    return Tuned(compiled, rates[best], plan.steps, float(np.median(seconds)))
+    return Tuned(compiled, rates[best], plan.steps, min(seconds))
 
 
 def report(

@@ -21,6 +21,7 @@ _POOL = 4  # pixels of an image's side that are averaged for its key
 _SIDE = 28
 _MAX_WORDS = 160  # of an article, the heaviest
 _MAX_NGRAMS = 64  # of a form
+_CTR_ROWS = 17_000_000  # to train on, and some more
 
 
 class Options(NamedTuple):
@@ -88,7 +89,8 @@ def adult(options: Options) -> Problem:
 def ctr(options: Options) -> Problem:
     """Promotions by nine hashed fields; keys are random signs of the ids."""
     rows = options.rows or 2_000_000
-    splits = data.load_dense("ctr", num_rows=rows)
+    every = max(_CTR_ROWS // rows, 1)  # of all weeks, which differ
+    splits = data.load_dense("ctr", num_rows=rows, every=every)
     model = sampling_models.of_table(
         splits.num_features, 16, (400, 400, 400, 2), num_fields=9, ranked=True
     )
