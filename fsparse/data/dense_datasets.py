@@ -215,7 +215,7 @@ def ctr(
     def part(index: NDArray[Any]) -> DenseDataset:
         rows = promotions.take(index)
         ids = [
-            _hash(column, number, num_features, seed)
+            hash_values(column, number, num_features, seed)
             for number, column in enumerate(_ctr_columns(rows, products))
         ]
         return DenseDataset(np.stack(ids, axis=1), _was_sold(rows, sold))
@@ -312,7 +312,7 @@ def _values(column: Any) -> I64:
     return np.array([*numbers, _MISSING], np.int64)[codes]
 
 
-def _hash(values: I64, field: int, num_features: int, seed: int) -> I32:
+def hash_values(values: I64, field: int, num_features: int, seed: int) -> I32:
     """Ids in ``[0, num_features)``: the values and the field, by splitmix64."""
     state = np.full(len(values), seed, np.uint64)
     for word in (np.uint64(field), values.astype(np.uint64)):
