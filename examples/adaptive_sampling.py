@@ -55,6 +55,7 @@ from fsparse.data import clicks
 SETTINGS = ("stream", "epochs")
 _TUNING_SEED = 10_000
 _POINTS = 10  # of a curve
+_TIMED_RUNS = 3
 CONSOLE = rich.console.Console(stderr=True)
 
 
@@ -64,7 +65,6 @@ class Tuned(NamedTuple):
     compiled: Compiled
     rate: float
     steps: int
-    seconds: float  # of a run, the least of the grid: the least disturbed
 
 
 def main(argv: list[str] | None = None) -> list[Row]:
@@ -72,6 +72,7 @@ def main(argv: list[str] | None = None) -> list[Row]:
     args = parse_args(argv)
     if args.show:
         rows = [row for f in args.show for row in json.loads(f.read_text())]
+        rows = [row for row in rows if row["method"] in args.methods]
     else:
         facts = machine.facts("jax", "jaxlib")
         machine.show(facts)
@@ -107,7 +108,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--plot", type=Path, help="PNG of the metric against seconds and examples")
     args = parser.parse_args(argv)
     for name in args.data:
-        if name not in sampling_data.PROBLEMS and ":" not in name:
+        kind, is_file, _ = name.partition(":")
+        if name not in sampling_data.PROBLEMS and not (
+            is_file and kind in clicks.FORMATS
+        ):
             parser.error(f"--data must be {names}; got {name!r}")
     counts = "seeds", "tuning_seeds", "steps", "rows", "batch", "test_examples"
     for option in counts:
@@ -163,9 +167,9 @@ def compare(args: argparse.Namespace, problem: Problem, setting: str) -> Iterato
         advance = lambda: progress.advance(task)  # noqa: E731
         tuned: dict[str, Tuned] = {}
         for name in sorted(methods, key=lambda name: name == EQUAL_TIME):
-            own = equal_steps(problem, setting, tuned, steps, chunk)
             plan = Plan(setting, _TUNING_SEED, 0.0, steps, chunk)
-            plan = plan._replace(steps=own if name == EQUAL_TIME else steps)
+            if name == EQUAL_TIME:
+                plan = plan._replace(steps=equal_steps(problem, tuned, plan))
             tuned[name] = tune(args, problem, name, plan, advance)
         for seed in range(args.seeds):
             for name in methods:
@@ -188,17 +192,21 @@ def sizes(args: argparse.Namespace, problem: Problem, setting: str) -> tuple[int
     return steps // chunk * chunk, chunk
 
 
-def equal_steps(
-    problem: Problem, setting: str, tuned: dict[str, Tuned], steps: int, chunk: int
-) -> int:
-    """Steps that uniform sampling does while the sketch does `steps`."""
+def equal_steps(problem: Problem, tuned: dict[str, Tuned], plan: Plan) -> int:
+    """Steps that uniform sampling does while the sketch does those of the plan."""
     if UNIFORM not in tuned or "nw" not in tuned:
-        return steps
-    ratio = max(tuned["nw"].seconds / tuned[UNIFORM].seconds, 1)
-    if setting == "stream":
-        most = len(problem.train.labels) // problem.batch // chunk
-        return min(max(round(ratio * steps / chunk), 1), most) * chunk
-    return max(round(ratio * steps / chunk), 1) * chunk
+        return plan.steps
+    least = dict.fromkeys((UNIFORM, "nw"), np.inf)  # the least disturbed of a few
+    for name in [UNIFORM, "nw"] * _TIMED_RUNS:
+        own = plan._replace(rate=tuned[name].rate)
+        end = validated(tuned[name].compiled, problem, own)
+        least[name] = min(least[name], end.seconds)
+    ratio = max(least["nw"] / least[UNIFORM], 1)
+    num_chunks = round(ratio * plan.steps / plan.chunk)
+    if plan.setting == "stream":
+        most = len(problem.train.labels) // problem.batch // plan.chunk
+        num_chunks = min(num_chunks, most)
+    return num_chunks * plan.chunk
 
 
 def tune(
@@ -209,25 +217,22 @@ def tune(
     compiled = sampling_runs.compile_method(name, problem, sampling, plan.chunk)
     rates = [factor * problem.rate for factor in args.grid]
     ends: list[tuple[float, float]] = []
-    seconds: list[float] = []
     for rate in rates:
-        plans = [
-            plan._replace(rate=rate, seed=plan.seed + i)
-            for i in range(args.tuning_seeds)
-        ]
-        points = [validated(compiled, problem, own, advance) for own in plans]
+        points = []
+        for i in range(args.tuning_seeds):
+            own = plan._replace(rate=rate, seed=plan.seed + i)
+            points.append(validated(compiled, problem, own))
+            advance()
         ends.append(
             (mean_of(p.accuracy for p in points), mean_of(-p.loss for p in points))
         )
-        seconds += [p.seconds for p in points]
     best = max(range(len(rates)), key=ends.__getitem__)
-    return Tuned(compiled, rates[best], plan.steps, min(seconds))
+    return Tuned(compiled, rates[best], plan.steps)
 
 
-def validated(compiled: Compiled, problem: Problem, plan: Plan, advance: Any) -> Point:
+def validated(compiled: Compiled, problem: Problem, plan: Plan) -> Point:
     """The end of a run on the validation part."""
     done = sampling_runs.run(compiled, problem, plan, problem.validation, brief=True)
-    advance()
     return done.curve[-1]
 
 

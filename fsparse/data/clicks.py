@@ -108,10 +108,10 @@ def stream_clicks(
     """
     _require_options(kind, num_features, chunk_rows)
     with _reading(path) as file:
-        lines = enumerate(file, 1)
+        numbered = enumerate(file, 1)
         reader = _Reader(Path(path), FORMATS[kind], num_features, seed)
-        first = reader.open(next(lines, (1, ""))[1])
-        lines = itertools.chain(first, lines)
+        first = reader.open(next(numbered, (1, ""))[1])
+        lines = itertools.chain(first, numbered)
         while chunk := list(itertools.islice(lines, chunk_rows)):
             yield reader.parse(chunk)
 
@@ -144,7 +144,8 @@ def load_clicks(
     chunk = min(_CHUNK_ROWS, num_rows or _CHUNK_ROWS)
     options = {"num_features": num_features, "seed": seed, "chunk_rows": chunk}
     for part in stream_clicks(path, kind, **options):
-        parts.append(Clicks(*(x[:left] for x in part)))
+        ids, weights, labels = part
+        parts.append(Clicks(ids[:left], weights[:left], labels[:left]))
         left = None if left is None else left - len(parts[-1].labels)
         if left == 0:
             break
@@ -203,8 +204,8 @@ class _Reader:
         ]
         for field, name in enumerate(self.form.names, len(fields)):
             fields.append(self.name(field, name, at[name]))
-        ids, weights = (np.stack(x, axis=1) for x in zip(*fields, strict=True))
-        return Clicks(ids, weights, labels)
+        ids, weights = zip(*fields, strict=True)
+        return Clicks(np.stack(ids, axis=1), np.stack(weights, axis=1), labels)
 
     def split(self, number: int, line: str) -> list[str]:
         """The columns of a line."""
