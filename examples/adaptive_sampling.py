@@ -4,11 +4,12 @@ Examples:
   python examples/adaptive_sampling.py --data letter --json rows.json --plot curves.png
   python examples/adaptive_sampling.py --data ctr --rows 500000 --settings stream
   python examples/adaptive_sampling.py --data letter --methods uniform nw loss --seeds 3
+  python examples/adaptive_sampling.py --data criteo:train.txt --rows 2000000
   python examples/adaptive_sampling.py --show a.json b.json --plot curves.png
 
 Of M = 4 b candidates a step trains on b. In the setting `stream` each candidate comes
 once; in `epochs` the data come again. The learning rate of each method is the best of a
-grid on a part of the training data, by a seed that is not reported, and falls to 0 as a
+grid on a part of the training data, by seeds that are not reported, and falls to 0 as a
 cosine over the run. Seconds are those of the whole loop but for judging: drawing,
 hashing, scoring, selecting, training and updating, after compilation.
 
@@ -31,8 +32,9 @@ its curve, and how much scores reduce the variance of gradients of fresh example
 
 import argparse
 import json
+import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,11 +48,14 @@ from benchmarks import machine
 from sampling_data import Options, Problem
 from sampling_figures import Row
 from sampling_methods import EQUAL_TIME, METHODS, RATIO, REVISITING, UNIFORM, Sampling
-from sampling_runs import Compiled, Plan, Run
+from sampling_runs import Compiled, Plan, Point, Run
+
+from fsparse.data import clicks
 
 SETTINGS = ("stream", "epochs")
 _TUNING_SEED = 10_000
 _POINTS = 10  # of a curve
+_TIMED_RUNS = 3
 CONSOLE = rich.console.Console(stderr=True)
 
 
@@ -60,7 +65,6 @@ class Tuned(NamedTuple):
     compiled: Compiled
     rate: float
     steps: int
-    seconds: float  # of a run, by the median of the grid
 
 
 def main(argv: list[str] | None = None) -> list[Row]:
@@ -68,6 +72,7 @@ def main(argv: list[str] | None = None) -> list[Row]:
     args = parse_args(argv)
     if args.show:
         rows = [row for f in args.show for row in json.loads(f.read_text())]
+        rows = [row for row in rows if row["method"] in args.methods]
     else:
         facts = machine.facts("jax", "jaxlib")
         machine.show(facts)
@@ -84,10 +89,13 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--data", nargs="+", default=["letter"], choices=[*sampling_data.PROBLEMS])
+    names = f"{', '.join(sampling_data.PROBLEMS)}, or KIND:FILE, "
+    names += f"a file of your own of a KIND of {', '.join(clicks.FORMATS)}"
+    add("--data", nargs="+", default=["letter"], metavar="NAME", help=names)
     add("--methods", nargs="+", default=[*METHODS], choices=METHODS, metavar="NAME")
     add("--settings", nargs="+", default=[*SETTINGS], choices=SETTINGS)
     add("--seeds", type=int, default=5, help="how many are reported")
+    add("--tuning-seeds", type=int, default=3, help="for each rate of the grid")
     add("--steps", type=int, help="of a run, at most; a stream may be shorter")
     add("--grid", nargs="+", type=float, default=[1 / 3, 1.0, 3.0])
     add("--rows", type=int, help="training examples, at most")
@@ -99,7 +107,14 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--show", type=Path, nargs="+", help="show these files instead of training")
     add("--plot", type=Path, help="PNG of the metric against seconds and examples")
     args = parser.parse_args(argv)
-    for option in ("seeds", "steps", "rows", "batch", "test_examples"):
+    for name in args.data:
+        kind, is_file, _ = name.partition(":")
+        if name not in sampling_data.PROBLEMS and not (
+            is_file and kind in clicks.FORMATS
+        ):
+            parser.error(f"--data must be {names}; got {name!r}")
+    counts = "seeds", "tuning_seeds", "steps", "rows", "batch", "test_examples"
+    for option in counts:
         value = getattr(args, option)
         if value is not None and value <= 0:
             parser.error(f"--{option.replace('_', '-')} must be positive; got {value}")
@@ -133,7 +148,7 @@ def options_of(args: argparse.Namespace) -> Options:
 
 def write(path: Path, rows: list[Row]) -> None:
     """A row a line."""
-    text = ",\n".join(json.dumps(row) for row in rows)
+    text = ",\n".join(json.dumps(row, allow_nan=False) for row in rows)
     path.write_text(f"[\n{text}\n]\n")
 
 
@@ -146,15 +161,15 @@ def compare(args: argparse.Namespace, problem: Problem, setting: str) -> Iterato
     if setting == "stream":
         methods = [m for m in methods if m not in REVISITING]
     steps, chunk = sizes(args, problem, setting)
-    total = len(methods) * (len(args.grid) + args.seeds)
+    total = len(methods) * (len(args.grid) * args.tuning_seeds + args.seeds)
     with rich.progress.Progress(console=CONSOLE, transient=True) as progress:
         task = progress.add_task(f"{problem.name}, {setting}", total=total)
         advance = lambda: progress.advance(task)  # noqa: E731
         tuned: dict[str, Tuned] = {}
         for name in sorted(methods, key=lambda name: name == EQUAL_TIME):
-            own = equal_steps(problem, setting, tuned, steps, chunk)
             plan = Plan(setting, _TUNING_SEED, 0.0, steps, chunk)
-            plan = plan._replace(steps=own if name == EQUAL_TIME else steps)
+            if name == EQUAL_TIME:
+                plan = plan._replace(steps=equal_steps(problem, tuned, plan))
             tuned[name] = tune(args, problem, name, plan, advance)
         for seed in range(args.seeds):
             for name in methods:
@@ -177,17 +192,21 @@ def sizes(args: argparse.Namespace, problem: Problem, setting: str) -> tuple[int
     return steps // chunk * chunk, chunk
 
 
-def equal_steps(
-    problem: Problem, setting: str, tuned: dict[str, Tuned], steps: int, chunk: int
-) -> int:
-    """Steps that uniform sampling does while the sketch does `steps`."""
+def equal_steps(problem: Problem, tuned: dict[str, Tuned], plan: Plan) -> int:
+    """Steps that uniform sampling does while the sketch does those of the plan."""
     if UNIFORM not in tuned or "nw" not in tuned:
-        return steps
-    ratio = tuned["nw"].seconds / tuned[UNIFORM].seconds
-    if setting == "stream":
-        most = len(problem.train.labels) // problem.batch // chunk
-        return min(max(round(ratio * steps / chunk), 1), most) * chunk
-    return max(round(ratio * steps / chunk), 1) * chunk
+        return plan.steps
+    least = dict.fromkeys((UNIFORM, "nw"), np.inf)  # the least disturbed of a few
+    for name in [UNIFORM, "nw"] * _TIMED_RUNS:
+        own = plan._replace(rate=tuned[name].rate)
+        end = validated(tuned[name].compiled, problem, own)
+        least[name] = min(least[name], end.seconds)
+    ratio = max(least["nw"] / least[UNIFORM], 1)
+    num_chunks = round(ratio * plan.steps / plan.chunk)
+    if plan.setting == "stream":
+        most = len(problem.train.labels) // problem.batch // plan.chunk
+        num_chunks = min(num_chunks, most)
+    return num_chunks * plan.chunk
 
 
 def tune(
@@ -198,21 +217,28 @@ def tune(
     compiled = sampling_runs.compile_method(name, problem, sampling, plan.chunk)
     rates = [factor * problem.rate for factor in args.grid]
     ends: list[tuple[float, float]] = []
-    seconds: list[float] = []
     for rate in rates:
-        done = sampling_runs.run(
-            compiled,
-            problem,
-            plan._replace(rate=rate),
-            problem.validation,
-            brief=True,
+        points = []
+        for i in range(args.tuning_seeds):
+            own = plan._replace(rate=rate, seed=plan.seed + i)
+            points.append(validated(compiled, problem, own))
+            advance()
+        ends.append(
+            (mean_of(p.accuracy for p in points), mean_of(-p.loss for p in points))
         )
-        end = done.curve[-1]
-        ends.append((np.nan_to_num(end.accuracy), -np.nan_to_num(end.loss, nan=np.inf)))
-        seconds.append(end.seconds)
-        advance()
     best = max(range(len(rates)), key=ends.__getitem__)
-    return Tuned(compiled, rates[best], plan.steps, float(np.median(seconds)))
+    return Tuned(compiled, rates[best], plan.steps)
+
+
+def validated(compiled: Compiled, problem: Problem, plan: Plan) -> Point:
+    """The end of a run on the validation part."""
+    done = sampling_runs.run(compiled, problem, plan, problem.validation, brief=True)
+    return done.curve[-1]
+
+
+def mean_of(values: Iterable[float]) -> float:
+    """Of runs; the least of all numbers if one of them diverged."""
+    return float(np.nan_to_num(np.mean([*values]), nan=-np.inf))
 
 
 def report(
@@ -221,10 +247,11 @@ def report(
     """A run with a seed, as a row."""
     plan = Plan(setting, seed, tuned.rate, tuned.steps, chunk)
     done = sampling_runs.run(tuned.compiled, problem, plan, problem.test, brief=False)
-    row = row_of(problem, name, plan, done)
+    row = finite(row_of(problem, name, plan, done))
+    end = done.curve[-1]
     CONSOLE.print(
-        f"{name:>18} {setting} seed {seed} {problem.metric} {row['accuracy']:.4f} "
-        f"loss {row['loss']:.4f} {row['seconds']:.2f} s",
+        f"{name:>18} {setting} seed {seed} {problem.metric} {end.accuracy:.4f} "
+        f"loss {end.loss:.4f} {end.seconds:.2f} s",
         highlight=False,
     )
     return row
@@ -255,6 +282,15 @@ def row_of(problem: Problem, name: str, plan: Plan, done: Run) -> Row:
         "candidates": RATIO * problem.batch,
         "curve": [point._asdict() for point in done.curve],
     }
+
+
+def finite(x: Any) -> Any:
+    """What JSON can say: null in place of the NaN of a run that diverged."""
+    if isinstance(x, dict):
+        return {name: finite(value) for name, value in x.items()}
+    if isinstance(x, list):
+        return [finite(value) for value in x]
+    return None if isinstance(x, float) and not math.isfinite(x) else x
 
 
 if __name__ == "__main__":

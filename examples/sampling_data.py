@@ -21,6 +21,7 @@ _POOL = 4  # pixels of an image's side that are averaged for its key
 _SIDE = 28
 _MAX_WORDS = 160  # of an article, the heaviest
 _MAX_NGRAMS = 64  # of a form
+_CTR_ROWS = 17_000_000  # to train on, and some more
 
 
 class Options(NamedTuple):
@@ -53,8 +54,9 @@ class Problem(NamedTuple):
 
 
 def load(name: str, options: Options) -> Problem:
-    """A problem by its name."""
-    return PROBLEMS[name](options)
+    """A problem by its name, or of the user's own file: `criteo:train.txt`."""
+    kind, is_file, path = name.partition(":")
+    return clicks(kind, path, options) if is_file else PROBLEMS[name](options)
 
 
 def fashion_mnist(options: Options) -> Problem:
@@ -88,7 +90,8 @@ def adult(options: Options) -> Problem:
 def ctr(options: Options) -> Problem:
     """Promotions by nine hashed fields; keys are random signs of the ids."""
     rows = options.rows or 2_000_000
-    splits = data.load_dense("ctr", num_rows=rows)
+    every = max(_CTR_ROWS // rows, 1)  # of all weeks, which differ
+    splits = data.load_dense("ctr", num_rows=rows, every=every)
     model = sampling_models.of_table(
         splits.num_features, 16, (400, 400, 400, 2), num_fields=9, ranked=True
     )
@@ -99,10 +102,41 @@ def ctr(options: Options) -> Problem:
         model,
         None,
         batch=128,
-        rate=1e-3,
+        rate=9e-3,
         metric="auc",
         epoch_examples=200_000,
         always=lambda batch: batch.labels == 1,
+    )
+
+
+def clicks(kind: str, path: str, options: Options) -> Problem:
+    """A file of Criteo, Avazu or MovieLens, of which a tenth is held out.
+
+    The networks of arXiv:2311.13583; keys are random signs of the ids.
+    """
+    num_features = 2**20
+    found = data.load_clicks(
+        path, kind, num_rows=options.rows, num_features=num_features
+    )
+    is_test = np.random.default_rng(0).random(len(found.labels)) < 0.1
+    parts = [
+        (Bags(found.ids[part], found.weights[part]), found.labels[part])
+        for part in (~is_test, is_test)
+    ]
+    sizes = (400,) * 3 if kind == "movielens" else (800,) * 4
+    model = sampling_models.of_table(
+        num_features, 16, (*sizes, 2), num_fields=found.ids.shape[1], ranked=True
+    )
+    facts = {"batch": 128, "rate": 3e-3, "metric": "auc", "num_slices": 2}
+    return assemble(
+        kind,
+        parts,
+        options,
+        model,
+        random_signs,
+        2,
+        always=lambda batch: batch.labels == 1,
+        **facts,
     )
 
 

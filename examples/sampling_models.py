@@ -113,6 +113,8 @@ def of_table(
     def logits(params: Any, bags: Bags) -> Array:
         if num_fields:
             x = fsparse.take_rows(params["table"], bags.ids.reshape(-1))
+            if bags.weights is not None:
+                x *= bags.weights.reshape(-1, 1)
             return mlp(params["layers"], x.reshape(len(bags.ids), inputs))
         x = fsparse.embedding_bag(params["table"], bags.ids, bags.weights)
         return mlp(params["layers"], x)
@@ -126,7 +128,10 @@ def of_table(
 
     def loss(layers: Any, own: Array, fixed: Any) -> Array:
         weights, label = fixed
-        x = own.reshape(-1) if num_fields else weights @ own
+        if num_fields:
+            x = (own if weights is None else weights[:, None] * own).reshape(-1)
+        else:
+            x = weights @ own
         return cross_entropy(mlp(layers, x), label)
 
     def pieces(params: Any, batch: Batch, key: Array) -> Pieces:

@@ -1,5 +1,6 @@
 // SimHash by fast rotations: a row at a time from its coordinates to its codes.
 #include <algorithm>
+#include <cmath>
 
 #include "codes.h"
 #include "flips.h"
@@ -33,7 +34,7 @@ struct Rotating {
 
   int64_t columns() const { return shape.tables * writer.k; }
 
-  // Row i of all as f32[n], with zeros beyond its end; all zeros if it is not finite.
+  // Row i of all as f32[n], with zeros beyond its end.
   void LoadRow(int64_t i, float* row) const {
     const int64_t first = i * shape.d, d = shape.d;
     if (x.element_type() == ffi::BF16) {
@@ -42,18 +43,28 @@ struct Rotating {
     } else {
       std::copy_n(static_cast<const float*>(x.untyped_data()) + first, d, row);
     }
-    const int64_t kept = writer.kernels.all_finite(row, d) ? d : 0;
-    std::fill(row + kept, row + shape.n, 0.0f);
+    std::fill(row + d, row + shape.n, 0.0f);
   }
 
-  void Hash(int64_t i, float* scratch) const {
+  // All rotations of a row, of which a group i has its own.
+  void Rotate(int64_t i, const float* row, float* margins) const {
     const int64_t n = shape.n;
-    float *row = scratch, *margins = row + n, *bits = margins + shape.r * n;
-    const float* of_group = signs + i / shape.b * shape.r * 3 * n;
-    LoadRow(i, row);
+    const float* of_group = signs + i * shape.r * 3 * n;
     for (int64_t first = 0; first < columns(); first += n) {
       writer.kernels.rotate(row, of_group + 3 * first, n,
                             std::min(n, columns() - first), margins + first);
+    }
+  }
+
+  void Hash(int64_t i, float* scratch) const {
+    const int64_t n = shape.n, group = i / shape.b;
+    float *row = scratch, *margins = row + n, *bits = margins + shape.r * n;
+    LoadRow(i, row);
+    Rotate(group, row, margins);
+    // What is not finite is in all of the sums, so one of them tells of it.
+    if (!std::isfinite(margins[0]) && !writer.kernels.all_finite(row, shape.d)) {
+      std::fill_n(row, n, 0.0f);
+      Rotate(group, row, margins);
     }
     writer.Write(margins, shape.tables, bits, probes + i * shape.tables * writer.p);
   }

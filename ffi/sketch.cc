@@ -7,16 +7,18 @@ namespace {
 
 constexpr int64_t kFloatsPerLine = 16;
 
-bool IsCell(const SketchShape& shape, int32_t cell) {
-  return cell >= 0 && cell < shape.num_cells;
+// For functions that are to be compiled again for shapes that the compiler knows.
+#define FSPARSE_FORCE_INLINE __attribute__((always_inline)) inline
+
+FSPARSE_FORCE_INLINE bool IsCell(const SketchShape& shape, int32_t cell) {
+  return static_cast<uint32_t>(cell) < static_cast<uint64_t>(shape.num_cells);
 }
 
-// Cells lie at random places, so those of the next example are asked for. Inlined by
-// force: GCC takes a function that only prefetches for one without effect.
+// Cells lie at random places, so those of the next example are asked for. (GCC takes a
+// function that only prefetches for one without effect, unless it is inlined.)
 template <int kWrite>
-__attribute__((always_inline)) inline void Prefetch(const SketchShape& shape,
-                                                    const int32_t* cells, int64_t begin,
-                                                    int64_t end, const float* table) {
+FSPARSE_FORCE_INLINE void Prefetch(const SketchShape& shape, const int32_t* cells,
+                                   int64_t begin, int64_t end, const float* table) {
   const int64_t floats = shape.num_blocks * shape.width;
   for (int64_t r = begin; r < end; ++r) {
     if (!IsCell(shape, cells[r])) continue;
@@ -24,36 +26,37 @@ __attribute__((always_inline)) inline void Prefetch(const SketchShape& shape,
     for (int64_t i = 0; i < floats; i += kFloatsPerLine) {
       __builtin_prefetch(cell + i, kWrite);
     }
-    __builtin_prefetch(cell + floats - 1, kWrite);
+    if (kFloatsPerLine % floats != 0) __builtin_prefetch(cell + floats - 1, kWrite);
   }
 }
 
 // row = (c, t) of a cell.
-void OpenCell(const SketchShape& shape, const float* cell, const float* centre,
-              float* row) {
+FSPARSE_FORCE_INLINE void OpenCell(const SketchShape& shape, const float* cell,
+                                   const float* centre, float* row) {
   const int64_t width = shape.width;
-  std::copy_n(cell, width, row);
+  for (int64_t i = 0; i < width; ++i) row[i] = cell[i];
   for (int64_t k = 1; k < shape.num_blocks; ++k) {
     for (int64_t i = 0; i < width; ++i) row[i] += cell[k * width + i];
   }
   for (int64_t i = 1; i < width; ++i) row[i] -= centre[i - 1] * row[0];
 }
 
-// out[i] = the sum over rows of scratch[r, i].
-void SumOverRows(const float* rows, int64_t num_rows, int64_t width, float* out) {
-  std::fill_n(out, width, 0.0f);
+// out[i] = the sum over rows of rows[r, i].
+FSPARSE_FORCE_INLINE void SumOverRows(const float* rows, int64_t num_rows,
+                                      int64_t width, float* out) {
+  for (int64_t i = 0; i < width; ++i) out[i] = 0;
   for (int64_t r = 0; r < num_rows; ++r) {
     for (int64_t i = 0; i < width; ++i) out[i] += rows[r * width + i];
   }
 }
 
-// Deviations from the mean: `rows` is overwritten. `mean` has room for a row.
-void SumOfProducts(float* rows, int64_t num_rows, int64_t width, float* mean,
-                   float* moments) {
+// Of deviations from the mean, for which there is room in `mean`.
+FSPARSE_FORCE_INLINE void SumOfProducts(const float* rows, int64_t num_rows,
+                                        int64_t width, float* mean, float* moments) {
   SumOverRows(rows, num_rows, width, mean);
   for (int64_t i = 0; i < width; ++i) mean[i] /= static_cast<float>(num_rows);
   const int64_t m = width - 1;
-  std::fill_n(moments, 1 + 2 * m, 0.0f);
+  for (int64_t i = 0; i < 1 + 2 * m; ++i) moments[i] = 0;
   for (int64_t r = 0; r < num_rows; ++r) {
     const float* row = rows + r * width;
     const float dc = row[0] - mean[0];
@@ -66,11 +69,9 @@ void SumOfProducts(float* rows, int64_t num_rows, int64_t width, float* mean,
   }
 }
 
-}  // namespace
-
-void AddToSketch(const SketchShape& shape, int64_t num_examples, const int32_t* cells,
-                 const float* values, float factor, int64_t begin, int64_t end,
-                 float* table) {
+FSPARSE_FORCE_INLINE void Add(const SketchShape& shape, int64_t num_examples,
+                              const int32_t* cells, const float* values, float factor,
+                              int64_t begin, int64_t end, float* table) {
   const int64_t width = shape.width, floats = shape.num_cells * width;
   if (factor != 1.0f) {
     for (int64_t i = begin * floats; i < end * floats; ++i) table[i] *= factor;
@@ -88,9 +89,10 @@ void AddToSketch(const SketchShape& shape, int64_t num_examples, const int32_t* 
   }
 }
 
-void QuerySketch(const SketchShape& shape, const float* table, const int32_t* cells,
-                 const float* centre, int64_t num_groups, int64_t begin, int64_t end,
-                 float* scratch, float* sums, float* moments) {
+FSPARSE_FORCE_INLINE void Query(const SketchShape& shape, const float* table,
+                                const int32_t* cells, const float* centre,
+                                int64_t num_groups, int64_t begin, int64_t end,
+                                float* scratch, float* sums, float* moments) {
   const int64_t rows = shape.num_rows, width = shape.width, m = width - 1;
   const int64_t floats = shape.num_blocks * width, group = rows / num_groups;
   for (int64_t e = begin; e < end; ++e) {
@@ -111,6 +113,38 @@ void QuerySketch(const SketchShape& shape, const float* table, const int32_t* ce
     }
     SumOfProducts(scratch, rows, width, scratch + rows * width,
                   moments + e * (1 + 2 * m));
+  }
+}
+
+// Whether cells are a count and a sum, which nearly all are.
+bool IsPlain(const SketchShape& shape) {
+  return shape.num_blocks == 1 && shape.width == 2;
+}
+
+SketchShape Plain(const SketchShape& shape) {
+  return {shape.num_rows, shape.num_cells, 1, 2};
+}
+
+}  // namespace
+
+void AddToSketch(const SketchShape& shape, int64_t num_examples, const int32_t* cells,
+                 const float* values, float factor, int64_t begin, int64_t end,
+                 float* table) {
+  if (IsPlain(shape)) {
+    Add(Plain(shape), num_examples, cells, values, factor, begin, end, table);
+  } else {
+    Add(shape, num_examples, cells, values, factor, begin, end, table);
+  }
+}
+
+void QuerySketch(const SketchShape& shape, const float* table, const int32_t* cells,
+                 const float* centre, int64_t num_groups, int64_t begin, int64_t end,
+                 float* scratch, float* sums, float* moments) {
+  if (IsPlain(shape)) {
+    Query(Plain(shape), table, cells, centre, num_groups, begin, end, scratch, sums,
+          moments);
+  } else {
+    Query(shape, table, cells, centre, num_groups, begin, end, scratch, sums, moments);
   }
 }
 

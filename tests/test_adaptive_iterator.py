@@ -135,6 +135,25 @@ def test_what_is_not_updated_is_not_learnt():
     jax.tree.map(np.testing.assert_array_equal, batches.get_state()["scorer"], start)
 
 
+def test_typed_keys_of_a_scorer_are_saved():
+    def score(key, encoded, train_state, batch):
+        return jax.random.uniform(key, batch["id"].shape)
+
+    scorer = adaptive.Scorer(
+        lambda key: {"key": key},
+        lambda state, batch: (),
+        lambda state, *args: score(state["key"], *args),
+        lambda state, *learnt: {"key": jax.random.fold_in(state["key"], 1)},
+    )
+    make = lambda seed: adaptive.AdaptiveIterator(  # noqa: E731
+        adaptive.Pools(take, N, N), scorer, adaptive.priority(4), seed=seed
+    )
+    batches, other = make(0), make(0)
+    batches.update(jnp.float32(next(batches)[1]))
+    other.set_state(pickle.loads(pickle.dumps(batches.get_state())))
+    np.testing.assert_array_equal(next(batches)[0]["id"], next(other)[0]["id"])
+
+
 def test_scorers_see_the_model():
     """A model that says that all are alike but one."""
     scorer = adaptive.exact(lambda favourite, batch: 1.0 * (batch["id"] == favourite))

@@ -173,12 +173,14 @@ def test_ctr_options(serve, rng):
     serve_promotions(serve, rng)
     whole, some = load_dense("ctr"), load_dense("ctr", num_rows=20)
     np.testing.assert_array_equal(some.train.features, whole.train.features[:20])
+    spread = load_dense("ctr", every=3, num_rows=20).train.features
+    np.testing.assert_array_equal(spread, whole.train.features[::3][:20])
     assert load_dense("ctr", num_features=16).train.features.max() < 16
     other = load_dense("ctr", seed=1).train.features
     assert (other != whole.train.features).mean() > 0.99
-    for options in ({"num_rows": 0}, {"num_features": 0}):
-        with pytest.raises(ValueError, match="ctr: num_rows and num_features must be"):
-            load_dense("ctr", **options)
+    for option in ("num_rows", "every", "num_features"):
+        with pytest.raises(ValueError, match=f"ctr: num_rows, .* must be .*{option}=0"):
+            load_dense("ctr", **{option: 0})
 
 
 @pytest.mark.parametrize("name", ["adult", "ctr"])

@@ -94,6 +94,23 @@ def sparse_splits(name):
     return data.tfidf(Splits(*one, name))
 
 
+def weighted_fields_problem(options):
+    """Fields of which the first is a number."""
+    plain = fields_problem(options)
+
+    def weighted(part):
+        weights = (
+            jnp.ones(part.inputs.ids.shape).at[:, 0].set(part.inputs.ids[:, 0] % 4)
+        )
+        ids = part.inputs.ids.at[:, 0].set(0)
+        return part._replace(inputs=sampling_models.Bags(ids, weights))
+
+    parts = {
+        name: weighted(getattr(plain, name)) for name in ("train", "validation", "test")
+    }
+    return plain._replace(**parts)
+
+
 def bags_problem(options):
     splits = sparse_splits("20newsgroups")
     columns = splits.train.features.num_columns
@@ -113,6 +130,7 @@ def wide_problem(options):
 PROBLEMS = {
     "dense": dense_problem,
     "fields": fields_problem,
+    "weighted": weighted_fields_problem,
     "bags": bags_problem,
     "wide": wide_problem,
 }
@@ -200,6 +218,49 @@ def test_saved_rows_are_shown(compared, capsys):
     out = capsys.readouterr().out
     assert "letter, stream" in out
     assert all(method in out for method in EPOCHS)
+
+
+def test_runs_that_diverged_are_null(compared):
+    _, rows = compared
+    row = {"loss": math.nan, "curve": [{"accuracy": math.inf, "seconds": 1.0}], "n": 1}
+    assert adaptive_sampling.finite(row) == {
+        "loss": None,
+        "curve": [{"accuracy": None, "seconds": 1.0}],
+        "n": 1,
+    }
+    lost = [{**r, "accuracy": None, "seed": 9} for r in rows if r["method"] == "nw"]
+    sampling_figures.show(rows + lost)
+    assert sampling_figures.first_above([{"accuracy": None}], 0.0) is None
+
+
+def test_differences_to_uniform_have_a_verdict():
+    uniform = {seed: {"accuracy": 0.5 + 0.1 * seed} for seed in range(4)}
+
+    def verdict(gains, good):
+        runs = [
+            {"seed": seed, "accuracy": uniform[seed]["accuracy"] + gain}
+            for seed, gain in enumerate(gains)
+        ]
+        return sampling_figures.against(runs, uniform, "accuracy", good)
+
+    assert verdict([0.10, 0.11, 0.09, 0.10], 1).endswith("better")
+    assert verdict([0.10, 0.11, 0.09, 0.10], -1).endswith("worse")
+    assert verdict([0.10, -0.11, 0.09, -0.10], 1) == "-0.0050 ± 0.1839"
+    assert verdict([0, 0, 0, 0], 1) == ""
+
+
+def test_own_files_are_problems(tmp_path, rng):
+    path = tmp_path / "ratings.csv"
+    ratings = rng.integers(1, 6, (300, 3))
+    lines = [f"{user},{item},{stars},0\n" for user, item, stars in ratings]
+    path.write_text("".join(lines))
+    problem = sampling_data.load(f"movielens:{path}", sampling_data.Options())
+    assert problem.metric == "auc"
+    sizes = [len(part.labels) for part in problem[3:6]]
+    assert sum(sizes) == 300
+    assert 10 < sizes[2] < 60  # a tenth is held out
+    labels = np.concatenate([part.labels for part in problem[3:6]])
+    assert labels.sum() == (ratings[:, 2] >= 4).sum()
 
 
 @pytest.mark.parametrize("name", sampling_methods.SCORED)
@@ -330,6 +391,8 @@ def test_keys_are_alike_where_fields_are(rng):
         (["--grid", "0"], "--grid must be factors above 0"),
         (["--min-gain", "-1"], "--min-gain must not be negative"),
         (["--methods", "best"], "invalid choice: 'best'"),
+        (["--data", "mnist"], "--data must be fashion-mnist, "),
+        (["--data", "netflix:a.txt"], "or KIND:FILE"),
     ],
 )
 def test_mistakes(argv, words, capsys):

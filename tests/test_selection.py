@@ -443,7 +443,10 @@ def test_padding_takes_a_row_that_is_chosen():
     np.testing.assert_array_equal(got["a"], [2, 2])
     np.testing.assert_array_equal(got["b"], [[4, 5], [4, 5]])
     none = Selection(jnp.array([3, 3]), jnp.zeros(2), jnp.zeros(3))
-    np.testing.assert_array_equal(adaptive.take_selected(rows["a"], none), [2, 2])
+    np.testing.assert_array_equal(adaptive.take_selected(rows["a"], none), [0, 0])
+    keys = jax.random.split(KEY, 3)
+    assert (adaptive.take_selected(keys, none) == keys[2]).all()
+    assert (adaptive.take_selected(keys, selection) == keys[2]).all()
 
 
 SCORE, VALID = jnp.ones(4), jnp.ones(4, bool)

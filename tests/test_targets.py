@@ -1,5 +1,7 @@
 """Norms of gradients, against automatic differentiation of the losses in float64."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,6 +43,12 @@ def test_norms_of_active_sets_are_those_of_the_loss(is_active):
     got = adaptive.sampled_softmax_gradient_norm(jnp.asarray(LOGITS), *args)
     np.testing.assert_allclose(got, np.linalg.norm(gradient, axis=1), **SHOWN)
     assert got[3] == 0
+
+
+def test_without_an_active_column_there_is_no_gradient():
+    targets, none = jnp.array([[0], [1]]), jnp.zeros((2, 2), bool).at[1].set(True)
+    got = adaptive.sampled_softmax_gradient_norm(jnp.zeros((2, 2)), targets, none)
+    np.testing.assert_allclose(got, [0, math.sqrt(0.5)], rtol=1e-6)
 
 
 def test_extreme_logits_and_nan():

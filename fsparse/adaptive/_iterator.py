@@ -139,8 +139,7 @@ class AdaptiveIterator(Iterator[Weighted]):
             "pools": self._before if is_pending else self._pools.get_state(),
             "indices": np.array(self._selection.indices),
             "weights": np.array(self._selection.weights),
-            # Copies: a view would change with the next update.
-            "scorer": [np.array(leaf) for leaf in jax.tree.leaves(self._state)],
+            "scorer": [_saved(leaf) for leaf in jax.tree.leaves(self._state)],
         }
 
     def set_state(self, state: Mapping[str, Any]) -> None:
@@ -205,15 +204,30 @@ def _rows(candidates: Any, selection: Selection) -> Any:
     return jax.tree.map(lambda leaf: leaf[at], candidates)
 
 
+def _saved(leaf: Array) -> NDArray[Any]:
+    """A copy, since a view would change with the next update; of keys, their data."""
+    return np.array(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
+
+
+def _is_key(leaf: Array) -> bool:
+    return bool(jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
+
+
 def _restored(fn: str, ours: Any, leaves: Any) -> Any:
     """The scorer's state, of the leaves that were saved."""
     own, structure = jax.tree.flatten(ours)
     saved = [np.asarray(leaf) for leaf in leaves]
-    wanted = [(leaf.shape, leaf.dtype) for leaf in own]
-    if [(leaf.shape, leaf.dtype) for leaf in saved] != wanted:
+    like = list(map(_saved, own))
+    if [(x.shape, x.dtype) for x in saved] != [(x.shape, x.dtype) for x in like]:
         raise ValueError(
             f"{fn}: the state must be of the same scorer, with arrays "
-            f"{[_checks.aval(leaf) for leaf in own]}; got "
+            f"{[_checks.aval(leaf) for leaf in like]}; got "
             f"{[_checks.aval(leaf) for leaf in saved]}."
         )
-    return jax.tree.unflatten(structure, [jnp.array(leaf) for leaf in saved])
+    return jax.tree.unflatten(structure, list(map(_as_it_was, saved, own)))
+
+
+def _as_it_was(saved: NDArray[Any], own: Array) -> Array:
+    if _is_key(own):
+        return jax.random.wrap_key_data(jnp.array(saved), impl=jax.random.key_impl(own))
+    return jnp.array(saved)

@@ -224,11 +224,13 @@ def effective_sample_size(weights: Array) -> Array:
 def take_selected(candidates: Any, selection: Selection) -> Any:
     """The chosen rows of a pytree of arrays ``[M, ...]``, as ``[b, ...]``.
 
-    Padding repeats a candidate that is chosen, the last one if there is none: finite
-    wherever the data are, so that a weight of 0 takes it out of every sum.
+    Padding repeats a candidate that is chosen, and is 0 if there is none: finite
+    wherever the data are, so that a weight of 0 takes it out of every sum, and it names
+    no rows of a table that a step would not touch anyway.
 
     Args:
-      candidates: a pytree of arrays with ``M >= 1`` rows.
+      candidates: a pytree of arrays with ``M >= 1`` rows. Of typed keys, which have no
+        0, padding without a choice takes the last one.
       selection: of these candidates.
 
     Returns:
@@ -253,7 +255,13 @@ def take_selected(candidates: Any, selection: Selection) -> Any:
             )
     at = jnp.where(selection.weights > 0, selection.indices, m)
     at = jnp.where(at < m, at, jnp.min(at))
-    return jax.tree.map(lambda a: jnp.take(a, at, axis=0, mode="clip"), candidates)
+
+    def of_leaf(x: Array) -> Array:
+        if jnp.issubdtype(x.dtype, jax.dtypes.extended):
+            return jnp.take(x, at, axis=0, mode="clip")
+        return jnp.take(x, at, axis=0, mode="fill", fill_value=0)
+
+    return jax.tree.map(of_leaf, candidates)
 
 
 # ---- the parts ----------------------------------------------------------------------

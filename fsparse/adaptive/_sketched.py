@@ -34,9 +34,10 @@ def sketched(
 ) -> Scorer:
     """The mean target of examples that hash alike: kernel regression in small memory.
 
-    ``score = mean + explore * stderr`` of :func:`fsparse.sketch.nw_query`: the sketch's
-    estimate of ``sum_j k(x, x_j) y_j / sum_j k(x, x_j)`` over the examples ``x_j`` of
-    the same slice that were trained on, with ``k`` the family's chance of a collision.
+    ``score = mean + explore * |mean| / sqrt(1 + count)``, with the mean and the count
+    of :func:`fsparse.sketch.nw_query`: the sketch's estimate of ``sum_j k(x, x_j) y_j /
+    sum_j k(x, x_j)`` over the examples ``x_j`` of the same slice that were trained on,
+    and of the sum below; ``k`` is the family's chance of a collision.
 
     Args:
       family: made by :func:`fsparse.lsh.simhash` or another of its kind.
@@ -47,8 +48,8 @@ def sketched(
       num_slices: of the sketch; the number of classes, or fewer.
       prior: examples of the slice's mean that every estimate begins with.
       decay: what a step leaves of the past, in ``(0, 1]``.
-      explore: standard errors that are added: where the hash functions disagree. They
-        are 0 where nothing is known.
+      explore: how much more is expected of what is little known: of an example without
+        neighbours, the mean times this.
 
     Returns:
       A :class:`Scorer` with a :class:`fsparse.sketch.NWSketch` as its state. The
@@ -92,9 +93,10 @@ def sketched(
     def score(state: NWSketch, hashed: Hashed, *unused: Any) -> Array:
         del unused  # the model and its inputs
         found = nw_query(state, hashed.codes, hashed.labels, prior=prior)
-        if explore == 0:  # stderr may be infinite
+        if explore == 0:
             return found.mean
-        return found.mean + jnp.float32(explore) * found.stderr
+        bonus = jnp.abs(found.mean) * jax.lax.rsqrt(1 + found.count)
+        return found.mean + jnp.float32(explore) * bonus
 
     def update(
         state: NWSketch, hashed: Hashed, targets: Array, weights: Array

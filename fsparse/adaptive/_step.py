@@ -23,6 +23,7 @@ from fsparse.adaptive._selection import (
     Selection,
     Selector,
     effective_sample_size,
+    take_selected,
 )
 
 Array = jax.Array
@@ -176,7 +177,7 @@ def adaptive_step(
         key, of_choice = jax.random.split(state.key)
         pool = _own(of_choice, axis_name), candidates, is_valid
         choice = choose(is_on, is_scored, state, *pool)
-        selection, batch = choice.selection, take(candidates, choice.selection.indices)
+        selection, batch = choice.selection, take_selected(candidates, choice.selection)
         train, targets, aux = train_step(state.train, batch, selection.weights)
         targets = require_targets(fn, "train_step", targets, len(selection.indices))
         lesson = _gathered((choice.encoded, targets, selection.weights), axis_name)
@@ -187,23 +188,6 @@ def adaptive_step(
         return new, AdaptiveInfo(aux, selection, size, vr, is_on)
 
     return AdaptiveStep(init, step)
-
-
-def take(rows: Any, indices: Array) -> Any:
-    """Rows of a pytree; padding repeats one that is chosen, and is 0 of an empty pool.
-
-    So it is finite, and names no rows of a table that the step would not touch anyway.
-    """
-    m = num_examples("adaptive_step", rows) if jax.tree.leaves(rows) else 0
-    at = jnp.where(indices < m, indices, jnp.min(indices))
-
-    def of_leaf(x: Array) -> Array:
-        x = jnp.asarray(x)
-        if jnp.issubdtype(x.dtype, jax.dtypes.extended):  # keys have no 0
-            return jnp.take(x, at, axis=0, mode="clip")
-        return jnp.take(x, at, axis=0, mode="fill", fill_value=0)
-
-    return jax.tree.map(of_leaf, rows)
 
 
 def validity(fn: str, candidates: Batch, is_valid: Array | None) -> Array:
@@ -261,13 +245,13 @@ def _ways(
         scores = scorer.score(known, encoded, train, candidates)
         by_them = alike(selector(key, scores, is_valid))
         selection = jax.lax.cond(is_on, lambda: by_them, plain)
-        chosen = take(encoded, selection.indices)
+        chosen = take_selected(encoded, selection)
         return alike(_Choice(selection, chosen, by_them.probabilities))
 
     def uniformly(is_on: Array) -> _Choice:
         del is_on  # it is off
         selection = plain()
-        chosen = scorer.encode(known, take(candidates, selection.indices))
+        chosen = scorer.encode(known, take_selected(candidates, selection))
         return alike(_Choice(selection, chosen, selection.probabilities))
 
     return by_scores, uniformly

@@ -65,7 +65,8 @@ def sampled_softmax_gradient_norm(
       is_active: ``bool[m]`` or ``bool[b, m]``, false for padding of the active set.
 
     Returns:
-      ``f32[b]``; 0 for an example without labels, NaN where an active logit is NaN.
+      ``f32[b]``; 0 for an example without labels or without active columns, NaN where
+      an active logit is NaN.
 
     Raises:
       TypeError: if a dtype differs from the above.
@@ -170,7 +171,8 @@ def _norm(fn: str, logits: Array, targets: Array, is_active: Array) -> Array:
     p = jnp.where(is_active, jax.lax.stop_gradient(logits), -jnp.inf)
     shares = _shares(targets, logits.shape)
     norms = jnp.linalg.norm(jax.nn.softmax(p, axis=1) - shares, axis=1)
-    return jnp.where(jnp.any(shares > 0, axis=1), norms, 0)
+    is_some = jnp.any(jnp.broadcast_to(is_active, logits.shape), axis=1)
+    return jnp.where(is_some & jnp.any(shares > 0, axis=1), norms, 0)
 
 
 def _shares(targets: Array, shape: tuple[int, ...]) -> Array:

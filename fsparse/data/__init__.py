@@ -7,6 +7,7 @@ from fsparse.data.batches import (
     prefetch,
     stream_batches,
 )
+from fsparse.data.clicks import Clicks, load_clicks, stream_clicks
 from fsparse.data.datasets import load
 from fsparse.data.dense_datasets import DenseDataset, DenseSplits, load_dense
 from fsparse.data.features import hash_char_ngrams, hash_words
@@ -37,6 +38,7 @@ from fsparse.data.xc import (
 
 __all__ = [
     "Batch",
+    "Clicks",
     "Clipped",
     "Dataset",
     "DenseDataset",
@@ -54,6 +56,7 @@ __all__ = [
     "hash_words",
     "inverse_document_frequency",
     "load",
+    "load_clicks",
     "load_dense",
     "load_xc",
     "normalize",
@@ -62,6 +65,7 @@ __all__ = [
     "read_xc_header",
     "scale_columns",
     "stream_batches",
+    "stream_clicks",
     "stream_xc",
     "take",
     "tfidf",

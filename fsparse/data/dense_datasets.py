@@ -178,7 +178,11 @@ def adult() -> DenseSplits:
 
 
 def ctr(
-    *, num_rows: int | None = None, num_features: int = 2**17, seed: int = 0
+    *,
+    num_rows: int | None = None,
+    every: int = 1,
+    num_features: int = 2**17,
+    seed: int = 0,
 ) -> DenseSplits:
     """Whether a promoted product was sold in a store and week; 1.3 % of them were.
 
@@ -188,6 +192,8 @@ def ctr(
 
     Args:
       num_rows: only so many training examples, the first ones; None for all.
+      every: one in so many training examples, before they are counted. The first weeks
+        sold less, so a part of the data should be spread over all of them.
       num_features: ids to hash to.
       seed: chooses another hash; in ``[0, 2**64)``.
 
@@ -195,21 +201,21 @@ def ctr(
       ImportError: if pyarrow is missing.
       ValueError: if a size is not positive.
     """
-    if num_features < 1 or (num_rows is not None and num_rows < 1):
+    if min(num_features, every) < 1 or (num_rows is not None and num_rows < 1):
         raise ValueError(
-            "ctr: num_rows and num_features must be positive; got "
-            f"{num_rows=}, {num_features=}."
+            "ctr: num_rows, every and num_features must be positive; got "
+            f"{num_rows=}, {every=}, {num_features=}."
         )
     read = _parquet("ctr").read_table
     promotions, products, sold = (read(path) for path in packages.fetch(PROMOTIONS))
     weeks = promotions["week"].to_numpy()
-    train = np.flatnonzero(weeks < _FIRST_TEST_WEEK)[:num_rows]
+    train = np.flatnonzero(weeks < _FIRST_TEST_WEEK)[::every][:num_rows]
     test = np.flatnonzero(weeks >= _FIRST_TEST_WEEK)
 
     def part(index: NDArray[Any]) -> DenseDataset:
         rows = promotions.take(index)
         ids = [
-            _hash(column, number, num_features, seed)
+            hash_values(column, number, num_features, seed)
             for number, column in enumerate(_ctr_columns(rows, products))
         ]
         return DenseDataset(np.stack(ids, axis=1), _was_sold(rows, sold))
@@ -306,7 +312,7 @@ def _values(column: Any) -> I64:
     return np.array([*numbers, _MISSING], np.int64)[codes]
 
 
-def _hash(values: I64, field: int, num_features: int, seed: int) -> I32:
+def hash_values(values: I64, field: int, num_features: int, seed: int) -> I32:
     """Ids in ``[0, num_features)``: the values and the field, by splitmix64."""
     state = np.full(len(values), seed, np.uint64)
     for word in (np.uint64(field), values.astype(np.uint64)):

@@ -166,7 +166,8 @@ def _estimate(
         return jnp.maximum(count, 0), jnp.where(count <= 0, 0, more)
 
     count, more = corrected(sums * (groups / r), 3)
-    shift = jnp.median(ratio(more, count + prior), axis=1)
+    shifts = ratio(more, count + prior)
+    shift = shifts[:, 0] if groups == 1 else jnp.median(shifts, axis=1)
     count, _ = corrected(jnp.sum(sums, axis=1) / r, 2)
     spread = _spread(moments, shift) * scale * _loss_of_median(groups)
     stderr = (
