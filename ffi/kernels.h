@@ -1,9 +1,10 @@
 // The kernels' interface: plain pointers and sizes, no Python, no XLA, no threads.
 //
-// Every function here has one implementation (gemm.h, amx_gemm.h, rows.h, scan.h, int8.h,
-// topk.h, optimizers.h, rounding.h, counters.h, signs.h, hadamard.h, softmax.h) that
-// kernels.cc compiles once for each instruction set; `Dispatch()` returns the set to use.
-// For a given set the bits of a result never depend on how the caller splits the work.
+// Every function here has one implementation (gemm.h, amx_gemm.h, rows.h, scan.h,
+// int8.h, topk.h, optimizers.h, rounding.h, counters.h, signs.h, hadamard.h, softmax.h)
+// that kernels.cc compiles once for each instruction set; `Dispatch()` returns the set
+// to use. For a given set the bits of a result never depend on how the caller splits
+// the work.
 #ifndef FSPARSE_KERNELS_H_
 #define FSPARSE_KERNELS_H_
 

@@ -123,7 +123,7 @@ def _draws(key: Array, shape: tuple[int, ...], lengths: np.ndarray) -> Array:
     a product: each number has ``2**32 / length`` hashes, or one more.
     """
     first, second = jnp.split(jax.random.bits(key, (*shape[:-1], 2), jnp.uint32), 2, -1)
-    places = np.arange(shape[-1], dtype=np.uint32) * np.uint32(reference.GOLDEN)
+    places = jnp.arange(shape[-1], dtype=jnp.uint32) * jnp.uint32(reference.GOLDEN)
     hashes = reference.mix(reference.mix(places + first) ^ second)
     return _high_product(hashes, lengths.astype(np.uint32)).astype(jnp.int32)
 
