@@ -121,25 +121,30 @@ void CheckRows(const Table& w, bool by_id) {
   }
 }
 
-void CheckGemm(const Table& w, bool by_id) {
+fsparse::Product Gemm() {
+  return {kernels->tile_m,      kernels->tile_n,         kernels->max_block_m,
+          kernels->max_block_n, kernels->scratch_floats, kernels->gemm};
+}
+
+void CheckProduct(const fsparse::Product& product, const Table& w, bool by_id) {
   constexpr int64_t kM = 17;
   const Floats x = Random(kM * w.d), v = Random(kM * w.n);
-  const int64_t n = std::min(w.n, kernels->max_block_n);
-  const int64_t d = std::min(w.d, kernels->max_block_n);
-  Floats scratch(kernels->scratch_floats), out(kM * n), sums(kM * d);
-  kernels->gemm({{x.data(), w.d}, RowsAre::kOuter}, {w.rows(by_id), RowsAre::kOuter},
-                {0, kM, 0, n, w.d}, out.data(), n, scratch.data());
-  kernels->gemm({{v.data(), w.n}, RowsAre::kOuter}, {w.rows(by_id), RowsAre::kDepth},
-                {0, kM, 0, d, w.n}, sums.data(), d, scratch.data());
+  const int64_t n = std::min(w.n, product.max_block_n);
+  const int64_t d = std::min(w.d, product.max_block_n);
+  Floats scratch(product.scratch_floats), out(kM * n), sums(kM * d);
+  product.run({{x.data(), w.d}, RowsAre::kOuter}, {w.rows(by_id), RowsAre::kOuter},
+              {0, kM, 0, n, w.d}, out.data(), n, scratch.data());
+  product.run({{v.data(), w.n}, RowsAre::kOuter}, {w.rows(by_id), RowsAre::kDepth},
+              {0, kM, 0, d, w.n}, sums.data(), d, scratch.data());
   for (int64_t i = 0; i < kM; ++i) {
     for (int64_t j = 0; j < n; ++j) {
       const double want = Dot(x.data() + i * w.d, w, j, by_id);
-      Expect("gemm by rows", out[i * n + j], want, 1e-4);
+      Expect("product by rows", out[i * n + j], want, 1e-4);
     }
     for (int64_t c = 0; c < d; ++c) {
       double want = 0;
       for (int64_t j = 0; j < w.n; ++j) want += v[i * w.n + j] * w.At(j, c, by_id);
-      Expect("gemm by depth", sums[i * d + c], want, 1e-4);
+      Expect("product by depth", sums[i * d + c], want, 1e-4);
     }
   }
 }
@@ -378,6 +383,30 @@ void CheckCounters(const fsparse::CounterKernels<Count>& counting) {
   }
 }
 
+void CheckExp(int64_t m) {
+  const Floats x = Random(m), dx = Random(m);
+  std::vector<uint8_t> is_active(m);
+  for (uint8_t& a : is_active) a = NextRandom() >> 31;
+  double most = -INFINITY, sum = 0, dot = 0;
+  for (int64_t j = 0; j < m; ++j) {
+    if (is_active[j]) most = std::fmax(most, x[j]);
+  }
+  const double shift = std::isfinite(most) ? most : 0;
+  Floats out(m);
+  kernels->scaled_exp(x.data(), is_active.data(), m, shift, 3, out.data());
+  for (int64_t j = 0; j < m; ++j) {
+    const double e = is_active[j] ? std::exp(x[j] - shift) : 0;
+    sum += e;
+    dot += dx[j] * e;
+    Expect("scaled_exp", out[j], 3 * e, 1e-6);
+  }
+  const fsparse::ExpSum found = kernels->sum_exp(x.data(), is_active.data(), m);
+  Expect("sum_exp", found.shift, shift, 0);
+  Expect("sum_exp", found.sum, sum, 1e-5);
+  Expect("dot_exp", kernels->dot_exp(x.data(), dx.data(), is_active.data(), m, shift),
+         dot, 1e-5);
+}
+
 void CheckAll() {
   for (const int64_t d : {1, 7, 64, 131}) {
     for (const int64_t n : {1, 5, 300}) {
@@ -385,7 +414,8 @@ void CheckAll() {
         const Table table(n, d, element);
         for (const bool by_id : {false, true}) {
           CheckRows(table, by_id);
-          CheckGemm(table, by_id);
+          CheckProduct(Gemm(), table, by_id);
+          CheckProduct(kernels->product, table, by_id);
         }
       }
       CheckInt8(n, d);
@@ -396,6 +426,7 @@ void CheckAll() {
     CheckCatchUp(d);
     CheckRounding(d);
     CheckSigns(d);
+    CheckExp(d);
   }
   CheckInt8(40, 1100);
   for (const int64_t n : {1, 2, 8, 64, 256}) CheckRotation(n);
