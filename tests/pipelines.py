@@ -21,7 +21,7 @@ def _row(rng):
     words, price = rng.sample(WORDS, 3), round(10 * rng.random(), 2)
     is_mug = "red" in words or "round" in words
     kind = "mug" if is_mug else "lamp" if price > 5 else "book"
-    return {"title": " ".join(words), "price": price, "kind": kind}
+    return {"title": " ".join([*words, "thing"]), "price": price, "kind": kind}
 
 
 SCHEMA = Schema(

@@ -103,9 +103,9 @@ def test_a_model_of_an_unknown_layer_is_refused(tmp_path):
 def test_sparse_search_finds_what_exact_search_finds(tmp_path):
     exact = trained("wide")
     sparse = exact.with_search(Search(size=3, num_probes=4))
-    same = [
-        a == b for a, b in zip(sparse.predict(TEST), exact.predict(TEST), strict=True)
-    ]
+    pairs = zip(sparse.predict(TEST), exact.predict(TEST), strict=True)
+    same = [found[0].label == wanted[0].label for found, wanted in pairs if found]
+    assert len(same) > 0.95 * len(TEST)
     assert np.mean(same) > 0.95
     sparse.save(tmp_path / "model")
     loaded = Pipeline.load(tmp_path / "model")
@@ -178,7 +178,7 @@ def test_reasons_are_slopes_times_features():
 
 
 def test_the_word_that_decides_is_the_reason():
-    row = {"title": "small red old", "price": 9.0, "group": "g"}
+    row = {"title": "small red old thing", "price": 9.0, "group": "g"}
     assert trained().predict([row])[0][0].label == "mug"
     assert max(trained().explain(row), key=lambda r: r.weight).column == "title"
     with pytest.raises(ValueError, match=r"one of the 3 .* got 'cup'"):

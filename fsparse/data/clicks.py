@@ -137,6 +137,9 @@ def load_clicks(
 
     Raises:
       ValueError: as :func:`stream_clicks`, and if ``num_rows`` is not positive.
+
+    Example:
+      >>> load_clicks("train.txt", "criteo", num_rows=1000)  # doctest: +SKIP
     """
     if num_rows is not None and num_rows < 1:
         raise ValueError(f"load_clicks: num_rows must be positive; got {num_rows}.")

@@ -46,6 +46,10 @@ def export(
     Raises:
       ValueError: if ``k`` or a size is out of range.
       OSError: if the file cannot be written.
+
+    Example:
+      >>> export(pipeline, "served.fsparse", k=3)  # doctest: +SKIP
+      >>> load_exported("served.fsparse").predict(rows, 3)  # doctest: +SKIP
     """
     n = pipeline.schema.num_labels
     if not 1 <= k <= n:
@@ -71,6 +75,10 @@ def load_exported(path: str | os.PathLike[str]) -> "Exported":
     Raises:
       FileNotFoundError: if there is no such file.
       CheckpointError: if it is something else, damaged, or of another version.
+
+    Example:
+      >>> exported = load_exported("served.fsparse")  # doctest: +SKIP
+      >>> exported.predict([{"title": "blue mug"}], k=3)  # doctest: +SKIP
     """
     metadata = checkpoint.load_metadata(path)
     found = metadata.get("kind"), metadata.get("version")

@@ -32,7 +32,7 @@ def dataset_of(
     report: Report | None = None,
 ) -> Dataset:
     """All examples of a source, in memory."""
-    reader = reader_of(source)
+    reader = reader_of(source, strict=strict)
     parts = list(
         schema.encode_stream(reader, state=state, strict=strict, report=report)
     )

@@ -63,14 +63,15 @@ def train_table(
 
     Example:
       >>> rows = [{"color": c, "kind": c[0]} for c in ["red", "green", "blue"] * 20]
-      >>> schema = Schema({"color": fsparse.tabular.categorical()}, target="kind")
+      >>> from fsparse.tabular import categorical
+      >>> schema = Schema({"color": categorical()}, target="kind")
       >>> pipeline = train_table(
       ...     rows, schema=schema, width=8, epochs=20, batch_size=8, progress=False
       ... )
       >>> [best[0].label for best in pipeline.predict(rows[:3])]
       ['r', 'g', 'b']
     """
-    plan = _schema(source, target, schema)
+    plan = _schema(source, target, schema, strict)
     fitted = plan.fit(reader_of(source, strict=strict), strict=strict)
     data = dataset_of(fitted, source, strict=strict)
     train, held = _split(fitted, data, validation, seed)
@@ -98,6 +99,20 @@ def default_model(schema: FittedSchema, *, width: int = 128) -> Classifier:
 
     Up to 2,000 labels all are computed; beyond, those of
     :func:`fsparse.nn.extreme_classifier` that are active.
+
+    Args:
+      schema: fitted on what will be trained on.
+      width: of the hidden layer.
+
+    Raises:
+      ValueError: if ``width`` is not positive.
+
+    Example:
+      >>> from fsparse.tabular import categorical
+      >>> schema = Schema({"color": categorical()}, target="kind", num_features=64)
+      >>> fitted = schema.fit([{"color": "red", "kind": "mug"}])
+      >>> default_model(fitted, width=8).head
+      Softmax(width=8, num_labels=1, objective='softmax')
     """
     n = schema.num_labels
     if n > _FEW_LABELS:
@@ -113,7 +128,9 @@ def default_model(schema: FittedSchema, *, width: int = 128) -> Classifier:
     return Classifier(body, Softmax(width, n))
 
 
-def _schema(source: Source, target: str | None, schema: Schema | None) -> Schema:
+def _schema(
+    source: Source, target: str | None, schema: Schema | None, strict: bool
+) -> Schema:
     if (target is None) == (schema is None):
         raise ValueError(
             "train_table: either target or schema is required; got "
@@ -127,7 +144,7 @@ def _schema(source: Source, target: str | None, schema: Schema | None) -> Schema
             f"{type(source).__name__}. Pass schema=."
         )
     assert target is not None
-    return infer_schema(source, target)
+    return infer_schema(source, target, strict=strict)
 
 
 def _split(

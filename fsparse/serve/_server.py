@@ -26,6 +26,11 @@ def serve(
     Raises:
       ImportError: without the extra ``serve`` (uvicorn and httptools).
       SystemExit: if the port is taken.
+
+    Example:
+      >>> from fsparse.pipeline import TablePredictor
+      >>> predictor = TablePredictor(pipeline, "mugs")  # doctest: +SKIP
+      >>> serve(predictor, port=8000)  # doctest: +SKIP
     """
     asyncio.run(make_server(predictor, host, port, limits or Limits()).serve())
 
