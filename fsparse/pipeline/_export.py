@@ -43,6 +43,9 @@ def export(
       k: predictions of each row, at most as many as there are labels.
       batch_sizes: a function for each; rows are filled up to the next size.
 
+    Returns:
+      None; the file is there, or what was there before.
+
     Raises:
       ValueError: if ``k`` or a size is out of range.
       OSError: if the file cannot be written.
@@ -71,6 +74,12 @@ def export(
 
 def load_exported(path: str | os.PathLike[str]) -> "Exported":
     """What :func:`export` wrote.
+
+    Args:
+      path: of the file.
+
+    Returns:
+      An :class:`Exported`, whose functions are compiled at their first call.
 
     Raises:
       FileNotFoundError: if there is no such file.
