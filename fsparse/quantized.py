@@ -2,7 +2,8 @@
 
 Row ``r`` is ``scale[r] * values[r]``. Examples are rounded to 16 bits when they are
 scored, so that a score is a sum of whole numbers, which is exact, times two scales: its
-bits are the same on every machine, for any number of threads.
+bits are the same on every CPU, for any number of threads. (Accelerators round examples
+by divisions of their own.)
 """
 
 from dataclasses import dataclass
