@@ -37,10 +37,15 @@ struct PackedPanel {
   int parts;
 };
 
+// GCC 12 does not know that tiles are loaded from memory: what was stored must be
+// there.
+inline void FinishStores() { __asm__ volatile("" ::: "memory"); }
+
 // out[i, j] (+)= sum_p a(i, p) * b(j, p) for a panel of each: tiles 0 to 3 hold the
 // sums, 4 and 5 come from a, 6 and 7 from b.
 inline void MultiplyPanels(PackedPanel a, PackedPanel b, int64_t steps, bool accumulate,
                            float* out, int64_t ldc) {
+  FinishStores();
   for (int64_t i = 0; i < kPanel; ++i) {
     __builtin_prefetch(out + i * ldc, /*rw=*/1);
     __builtin_prefetch(out + i * ldc + kTileRows, /*rw=*/1);
@@ -82,6 +87,7 @@ inline void MultiplyPanels(PackedPanel a, PackedPanel b, int64_t steps, bool acc
   _tile_stored(1, out + kTileRows, stride);
   _tile_stored(2, below, stride);
   _tile_stored(3, below + kTileRows, stride);
+  FinishStores();
 }
 
 // The same where fewer than kPanel x kPanel elements exist.
@@ -128,13 +134,25 @@ inline bool HasBit(const uint32_t* bits, int64_t i) {
   return bits[i / kPanel] >> i % kPanel & 1;
 }
 
-// Replaces the elements of such rows by those of Gemm.
+inline bool AnyBit(const uint32_t* bits, int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; ++i) {
+    if (HasBit(bits, i)) return true;
+  }
+  return false;
+}
+
+// Replaces the elements of such rows by those of Gemm, whose bits do not depend on the
+// part of the product that it is asked for.
 inline void DoAgain(Operand a, Operand b, Block block, const OutOfRangeRows& bad,
                     float* out, int64_t ldc, float* scratch) {
   float* again = scratch + kScratchFloats;
-  for (int64_t i0 = 0; i0 < block.m; i0 += kBlockM) {
+  const int64_t step = AnyBit(bad.b, 0, block.n) ? kBlockM : kTileM;
+  for (int64_t i0 = 0; i0 < block.m; i0 += step) {
+    const int64_t m = Min(step, block.m - i0);
+    const bool any_a = AnyBit(bad.a, i0, i0 + m);
     for (int64_t j0 = 0; j0 < block.n; j0 += kBlockN) {
-      const int64_t m = Min(kBlockM, block.m - i0), n = Min(kBlockN, block.n - j0);
+      const int64_t n = Min(kBlockN, block.n - j0);
+      if (!any_a && !AnyBit(bad.b, j0, j0 + n)) continue;
       Gemm(a, b, {block.i0 + i0, m, block.j0 + j0, n, block.depth}, again, n, scratch);
       for (int64_t i = 0; i < m; ++i) {
         const bool whole = HasBit(bad.a, i0 + i);
@@ -192,24 +210,19 @@ inline void MultiplyChunk(const Operand& a, const Operand& b, const Block& block
   }
 }
 
-inline bool AnyBit(const uint32_t* bits, int64_t count) {
-  uint32_t any = 0;
-  for (int64_t i = 0; i < count; i += kPanel) any |= bits[i / kPanel];
-  return any;
-}
-
 inline void AmxGemm(Operand a, Operand b, Block block, float* out, int64_t ldc,
                     float* scratch) {
   if (block.depth == 0) return Gemm(a, b, block, out, ldc, scratch);
   const uintptr_t line = (reinterpret_cast<uintptr_t>(scratch) + 63) / 64 * 64;
   const TileConfig config;
   OutOfRangeRows bad = {};
+  FinishStores();
   _tile_loadconfig(&config);
   for (int64_t p0 = 0; p0 < block.depth; p0 += kDepth) {
     MultiplyChunk(a, b, block, p0, bad, out, ldc, reinterpret_cast<uint16_t*>(line));
   }
   _tile_release();
-  if (AnyBit(bad.a, block.m) || AnyBit(bad.b, block.n)) {
+  if (AnyBit(bad.a, 0, block.m) || AnyBit(bad.b, 0, block.n)) {
     DoAgain(a, b, block, bad, out, ldc, scratch);
   }
   if (b.rows_are == RowsAre::kOuter) ClearPaddedColumns(b.rows, block, out, ldc);

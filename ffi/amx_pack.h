@@ -3,8 +3,9 @@
 // An f32 has 24 significant bits and a bf16 has 8, so an f32 is the exact sum of three
 // bf16, each the rest that the ones before leave, rounded to nearest. A bf16 is one.
 // This fails for values so large that rounding or a product overflows, and for values
-// so small that a part, or a product of parts, is subnormal, which AMX takes for 0;
-// outer indices that hold such a value, or NaN, are reported, for another kernel.
+// so small that a part is subnormal, which AMX takes for 0; outer indices that hold
+// such a value, or NaN, are reported, for another kernel. A product of parts below
+// 2^-126 is taken for 0, too: of each term at most 6 x 2^-126 is lost.
 #ifndef FSPARSE_AMX_PACK_H_
 #define FSPARSE_AMX_PACK_H_
 
@@ -32,8 +33,8 @@ inline int NumParts(const Operand& op) {
   return op.rows.element == Element::kBf16 ? 1 : kMaxParts;
 }
 
-// The range of magnitudes, besides 0, whose parts and products are exact: 2^-100 to
-// 2^60. Sums of 2^7 such products are finite.
+// The range of magnitudes, besides 0, whose parts are exact: 2^-100 to 2^60. Sums of
+// 2^7 products of such values are finite.
 constexpr uint32_t kLeastBits = (127 - 100) << 23, kMostBits = (127 + 60) << 23;
 
 // The extremes of magnitudes seen in each lane, as bits; 0 does not count.

@@ -60,29 +60,33 @@ bool HasAmx() {
   return HasAvx512() && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & kTiles) &&
          (d & kBf16Tiles) && SavesTiles() && AskForTiles();
 }
+
+bool HasAvx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
 #endif
+
+bool Always() { return true; }
 
 struct Level {
   const Kernels* kernels;
-  bool supported;
+  bool (*is_supported)();
 };
 
 // The first supported level, or the one that FSPARSE_CPU_LEVEL names; else nullptr.
 const Kernels* Choose() {
   const Level levels[] = {
 #if defined(__x86_64__)
-      {&amx::kKernels, HasAmx()},
-      {&avx512::kKernels, HasAvx512()},
-      {&avx2::kKernels,
-       __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")},
+      {&amx::kKernels, HasAmx},
+      {&avx512::kKernels, HasAvx512},
+      {&avx2::kKernels, HasAvx2},
 #endif
-      {&baseline::kKernels, true}};
+      {&baseline::kKernels, Always}};
   const char* forced = std::getenv("FSPARSE_CPU_LEVEL");
   for (const Level& level : levels) {
-    if (!level.supported) continue;
-    if (!forced || !*forced || !std::strcmp(forced, level.kernels->name)) {
-      return level.kernels;
-    }
+    const bool is_wanted =
+        !forced || !*forced || !std::strcmp(forced, level.kernels->name);
+    if (is_wanted && level.is_supported()) return level.kernels;
   }
   return nullptr;
 }

@@ -44,7 +44,7 @@ void VisitBlock(const Occurrences& all, int64_t block, const Visit& visit) {
 
 Ranges SplitByRange(const Occurrences& all, int shift, const ForEach& for_each) {
   const int64_t blocks = (all.count + kBlock - 1) / kBlock;
-  const int64_t ranges = ((all.num_rows - 1) >> shift) + 1;
+  const int64_t ranges = all.num_rows > 0 ? ((all.num_rows - 1) >> shift) + 1 : 0;
   std::vector<int64_t> next(blocks * ranges);
   for_each(blocks, [&](int64_t b) {
     VisitBlock(all, b,

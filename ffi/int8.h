@@ -48,11 +48,7 @@ inline Shorts LoadPart(const int8_t* p, int64_t count) {
 
 // Adds two products to each lane.
 inline Ints MultiplyAdd(Ints sum, Shorts x, Shorts w) {
-#if defined(__AVX512VNNI__)
-  return reinterpret_cast<Ints>(_mm512_dpwssd_epi32(reinterpret_cast<__m512i>(sum),
-                                                    reinterpret_cast<__m512i>(x),
-                                                    reinterpret_cast<__m512i>(w)));
-#elif defined(__AVX512BW__)
+#if defined(__AVX512BW__)
   return sum + reinterpret_cast<Ints>(_mm512_madd_epi16(reinterpret_cast<__m512i>(x),
                                                         reinterpret_cast<__m512i>(w)));
 #elif defined(__AVX2__)

@@ -64,6 +64,10 @@ ffi::Error SketchQuery(ffi::ThreadPool pool, S32R3 cells, F32R3 centre, F32R5 ta
                       {"moments.shape[0]", moments->dimensions()[0], sketches},
                       {"moments.shape[1]", moments->dimensions()[1], b},
                       {"moments.shape[2]", moments->dimensions()[2], 1 + 2 * m}}));
+  if (dims[3] < 1 || dims[4] < 1) {
+    return ffi::Error::InvalidArgument(
+        std::string(op) + ": table must have blocks and columns; got none.");
+  }
   if (groups < 1 || dims[1] % groups != 0) {
     return ffi::Error::InvalidArgument(
         std::string(op) + ": sums.shape[2] must be a divisor of the " +

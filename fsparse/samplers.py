@@ -209,7 +209,7 @@ def _inverse(ends: np.ndarray) -> Callable[[Array], Array]:
         cell = (bits >> shift).astype(jnp.int32)
         low, high = after[cell], after[cell + 1]
         for _ in range(steps):
-            middle = (low + high) // 2
+            middle = low + ((high - low) >> 1)
             below = (known[middle] <= bits) & (low < high)
             low, high = (
                 jnp.where(below, middle + 1, low),
