@@ -3,7 +3,6 @@
 import json
 import zipfile
 
-import jax
 import numpy as np
 import pytest
 from pipelines import SCHEMA, make_rows, trained, without_target, write_csv
@@ -15,6 +14,9 @@ from fsparse.pipeline import Search, default_model
 
 TEST = without_target(make_rows(200, seed=1))
 HEADS = ["softmax", "wide"]
+SMALL = fsparse.tabular.Schema(
+    {"title": SCHEMA.columns["title"]}, target="kind", num_features=128
+)
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -156,25 +158,29 @@ def test_bad_exports(tmp_path):
         load_exported(tmp_path / "model")
 
 
-def test_reasons_are_slopes_times_features():
+def logit_of(pipeline, features, label):
+    """Of a label, for one row of features."""
+    ids, weights = features.ids[None], features.values[None]
+    batch = fsparse.data.Batch(ids, weights, np.zeros((1, 1)))
+    h, _ = pipeline.model.encode(pipeline.params, pipeline.state, batch)
+    logits, _ = pipeline.model.head.apply(pipeline.params["head"], (), h)
+    return float(logits[0, pipeline.schema.label_names.index(label)])
+
+
+def test_reasons_are_what_the_logit_loses_without_a_column():
     pipeline, row = trained(), TEST[0]
     reasons = {r.column: r for r in pipeline.explain(row, "mug")}
     assert set(reasons) == {"title", "price", "group"}
     assert reasons["title"].value == row["title"]
-    features, parts = pipeline.schema.encode_parts([row])
-    label = pipeline.schema.label_names.index("mug")
-
-    def logit(weights):
-        batch = fsparse.data.Batch(features.ids[None], weights[None], np.zeros((1, 1)))
-        h, _ = pipeline.model.encode(pipeline.params, pipeline.state, batch)
-        logits, _ = pipeline.model.head.apply(pipeline.params["head"], (), h)
-        return logits[0, label]
-
-    slope = jax.grad(logit)(features.values)
+    whole, parts = pipeline.schema.encode_parts([row])
     for name, part in parts.items():
-        place = np.searchsorted(features.ids, part.ids)
-        expected = np.sum(np.asarray(slope)[place] * part.values)
-        assert reasons[name].weight == pytest.approx(float(expected), abs=1e-4)
+        left = dict(zip(whole.ids.tolist(), whole.values.tolist(), strict=True))
+        for i, value in zip(part.ids.tolist(), part.values.tolist(), strict=True):
+            left[i] -= value
+        kept = {i: value for i, value in left.items() if abs(value) > 1e-6}
+        rest = fsparse.data.from_lists([list(kept)], 512, [list(kept.values())])
+        lost = logit_of(pipeline, whole, "mug") - logit_of(pipeline, rest, "mug")
+        assert reasons[name].weight == pytest.approx(lost, abs=1e-3)
 
 
 def test_the_word_that_decides_is_the_reason():
@@ -195,6 +201,36 @@ def test_from_a_file_with_a_schema_that_is_inferred(tmp_path):
     held = train_table(path, "kind", validation=path, **options)
     assert set(held.figures) == {"loss", "p@1"}
     assert train_table(path, "kind", validation=0, **options).figures == {}
+
+
+def test_from_parquet(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "rows.parquet"
+    parquet.write_table(pa.Table.from_pylist(make_rows(60)), path)
+    pipeline = train_table(path, "kind", width=4, epochs=1, progress=False)
+    assert set(pipeline.schema.schema.columns) == {"title", "price"}
+
+
+def test_the_best_loss_is_kept_and_small_data_have_small_batches():
+    pipeline = train_table(make_rows(100), schema=SMALL, width=8, progress=False)
+    more = train_table(make_rows(100), schema=SMALL, width=8, epochs=1, progress=False)
+    assert pipeline.figures["loss"] < more.figures["loss"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_of_two_rows_one_is_held_out(count):
+    options = {"schema": SMALL, "width": 4, "progress": False}
+    pipeline = train_table(make_rows(count), **options)
+    assert bool(pipeline.figures) == (count > 1)
+    assert train_table(make_rows(count), validation=None, **options).figures == {}
+
+
+def test_a_class_that_comes_late_is_no_other_class(tmp_path):
+    rows = [{"x": i, "kind": "a" if i % 2 else "b"} for i in range(10_500)]
+    path = write_csv(tmp_path / "rows.csv", [*rows, {"x": 1, "kind": "c"}])
+    pipeline = train_table(path, "kind", width=2, steps=1, progress=False)
+    assert pipeline.schema.label_names == ("a", "b", "c")
 
 
 def test_many_labels_get_a_wide_head():
@@ -233,6 +269,24 @@ def test_the_model_must_fit_the_schema():
     other = nn.Classifier(model.body, nn.Softmax(16, 4))
     with pytest.raises(ValueError, match="num_labels=3; got 4"):
         Pipeline(pipeline.schema, other, pipeline.params, pipeline.state)
+
+
+def test_the_model_must_have_the_features_of_the_schema():
+    model = nn.extreme_classifier(100, 3, width=16)
+    with pytest.raises(ValueError, match="num_features=512; got 100"):
+        train_table(TEST, schema=SCHEMA, model=model)
+
+
+def test_what_can_be_read_once_is_refused():
+    with pytest.raises(TypeError, match="gone through more than once; got generator"):
+        train_table((row for row in TEST), schema=SCHEMA)
+
+
+def test_a_search_scores_at_least_what_is_asked_for():
+    with pytest.raises(ValueError, match="size must be at least 1"):
+        trained("wide").with_search(Search(0))
+    with pytest.raises(ValueError, match="k must be at most 1, the labels that"):
+        trained("wide").with_search(Search(1)).predict(TEST, 2)
 
 
 def test_the_summary_names_columns_layers_and_figures():

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from fsparse.tabular import (
     Report,
     Schema,
-    binary,
     categorical,
     infer_schema,
     multi_label,
@@ -258,7 +257,7 @@ def test_guessed_kinds(save):
         "review": text(),
         "empty": categorical(),
     }
-    assert schema.labels == binary("yes")
+    assert schema.labels == categorical()
     assert schema.missing == ("", "NA")
     fitted = schema.fit(read_csv(save(FRUIT)))
     assert (fitted.num_rows, fitted.label_names) == (3, ("no", "yes"))
@@ -267,7 +266,7 @@ def test_guessed_kinds(save):
 def test_guessed_targets(save):
     path = save("a,b,c,d\n1,x;y,p,u\n2,y,q,u\n3,x,r,v\n")
     labels = [infer_schema(path, target=name).labels for name in "abcd"]
-    assert labels == [categorical(), multi_label(), categorical(), binary("v")]
+    assert labels == [categorical(), multi_label(), categorical(), categorical()]
 
 
 def test_only_a_sample_is_looked_at(save):

@@ -31,7 +31,7 @@ def run(arguments: argparse.Namespace) -> None:
     from fsparse.pipeline import Pipeline
     from fsparse.pipeline._rows import reader_of
 
-    pipeline = with_search(Pipeline.load(arguments.model), arguments)
+    pipeline = with_search(Pipeline.load(arguments.model), arguments, arguments.k)
     part: Any = next(iter(reader_of(arguments.data)), None)
     if part is None:
         raise ValueError(f"{arguments.data} must have at least one row; got none.")

@@ -8,6 +8,8 @@ import argparse
 import json
 from pathlib import Path
 
+from fsparse.cli._arguments import finite, require_folder
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Model, data, and what to measure."""
@@ -22,9 +24,10 @@ def run(arguments: argparse.Namespace) -> None:
     """Prints a figure a line."""
     from fsparse.pipeline import Pipeline
 
+    require_folder(arguments.json)
     pipeline = Pipeline.load(arguments.model)
     figures = pipeline.evaluate(arguments.data, arguments.metrics)
     if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
+        arguments.json.write_text(json.dumps(finite(figures), indent=2) + "\n")
     for name, value in figures.items():
         print(f"{name}: {value:.4f}")

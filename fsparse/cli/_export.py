@@ -7,7 +7,7 @@ Example:
 import argparse
 from pathlib import Path
 
-from fsparse.cli._arguments import positive_int
+from fsparse.cli._arguments import positive_int, require_folder
 from fsparse.cli._search import add_search, with_search
 
 
@@ -25,6 +25,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Exports; ``k`` is at most the number of labels."""
     from fsparse.pipeline import Pipeline, export
 
-    pipeline = with_search(Pipeline.load(arguments.model), arguments)
+    require_folder(arguments.out)
+    pipeline = with_search(Pipeline.load(arguments.model), arguments, arguments.k)
     k = min(arguments.k, pipeline.schema.num_labels)
     export(pipeline, arguments.out, k=k, batch_sizes=arguments.batch_sizes)

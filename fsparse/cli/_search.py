@@ -14,13 +14,14 @@ def add_search(parser: argparse.ArgumentParser) -> None:
     add("--probes", type=positive_int, default=3, help="buckets a table, for sparse")
 
 
-def with_search(pipeline: Any, arguments: argparse.Namespace) -> Any:
-    """The pipeline with the search that was asked for."""
+def with_search(pipeline: Any, arguments: argparse.Namespace, k: int) -> Any:
+    """The pipeline with the search that was asked for; it scores at least ``k``."""
     from fsparse.pipeline import Search
 
     if arguments.search == "saved":
         return pipeline
     if arguments.search == "exact":
         return pipeline.with_search(None)
-    size = max(1, round(arguments.scored * pipeline.schema.num_labels))
+    n = pipeline.schema.num_labels
+    size = max(min(k, n), round(arguments.scored * n))
     return pipeline.with_search(Search(size, arguments.probes))

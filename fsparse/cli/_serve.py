@@ -1,15 +1,16 @@
-"""Answers requests over HTTP; needs the extra `serve`.
+r"""Answers requests over HTTP; needs the extra `serve`.
 
 Example:
   fsparse serve model.fsparse --port 8000 &
-  curl localhost:8000/predict -d '{"examples": [{"title": "blue mug"}], "k": 3}'
+  curl localhost:8000/predict -H 'content-type: application/json' \
+    -d '{"examples": [{"title": "blue mug"}], "k": 3}'
 """
 
 import argparse
 from dataclasses import fields
 from pathlib import Path
 
-from fsparse.cli._arguments import positive_float, positive_int
+from fsparse.cli._arguments import port, positive_float, positive_int
 from fsparse.cli._search import add_search, with_search
 from fsparse.serve import Limits
 
@@ -19,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("model", type=Path, help="what `fsparse train` wrote")
     add("--host", default="127.0.0.1", help="0.0.0.0 listens on all interfaces")
-    add("--port", type=int, default=8000, help="0 takes a free one")
+    add("--port", type=port, default=8000, help="0 takes a free one")
     add("--k", type=positive_int, default=10, help="the most predictions of a row")
     add_search(parser)
     limits = parser.add_argument_group("limits")
@@ -34,7 +35,7 @@ def run(arguments: argparse.Namespace) -> None:
     from fsparse.pipeline import Pipeline, TablePredictor
     from fsparse.serve import serve
 
-    pipeline = with_search(Pipeline.load(arguments.model), arguments)
+    pipeline = with_search(Pipeline.load(arguments.model), arguments, arguments.k)
     limits = Limits(**{f.name: getattr(arguments, f.name) for f in fields(Limits)})
     predictor = TablePredictor(
         pipeline, arguments.model.name, max_batch=limits.max_batch, k=arguments.k

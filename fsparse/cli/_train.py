@@ -11,7 +11,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fsparse.cli._arguments import fraction_or_path, positive_float, positive_int
+from fsparse.cli._arguments import (
+    finite,
+    fraction_or_path,
+    positive_float,
+    positive_int,
+    require_folder,
+    seed,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,11 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--validation", type=fraction_or_path, default=0.1, metavar="FILE|FRACTION")
     add("--skip-bad-rows", action="store_true", help="leave them out, and count them")
     add("--epochs", type=positive_int, default=5)
-    add("--batch-size", type=positive_int, default=256)
+    add("--batch-size", type=positive_int, help="default: 256, or less for small data")
     add("--learning-rate", type=positive_float, default=1e-3)
     add("--width", type=positive_int, default=128, help="units of the hidden layer")
-    add("--seed", type=int, default=0)
-    add("--patience", type=positive_int, help="validations without a better P@1")
+    add("--seed", type=seed, default=0)
+    add("--patience", type=positive_int, help="validations without a lower loss")
     add("--folder", type=Path, help="of checkpoints, from which a killed run resumes")
     add("--out", type=Path, default=Path("model.fsparse"), help="file of the model")
     add("--json", type=Path, help="file for the figures and the history")
@@ -47,7 +54,9 @@ def run(arguments: argparse.Namespace) -> None:
     def record(found: Any, _: Any) -> None:
         records.append(dict(found))
 
-    judged = arguments.validation != 0
+    for path in (arguments.out, arguments.json, arguments.plot):
+        require_folder(path)
+    chosen = {"batch_size": arguments.batch_size, "patience": arguments.patience}
     pipeline = train_table(
         arguments.data,
         arguments.target,
@@ -57,17 +66,18 @@ def run(arguments: argparse.Namespace) -> None:
         strict=not arguments.skip_bad_rows,
         seed=arguments.seed,
         epochs=arguments.epochs,
-        batch_size=arguments.batch_size,
         learning_rate=arguments.learning_rate,
-        keep_best="p@1" if judged else None,
-        patience=arguments.patience,
         folder=arguments.folder,
         callbacks=[record],
         progress=not arguments.quiet,
+        **{name: value for name, value in chosen.items() if value is not None},
     )
     pipeline.save(arguments.out)
     if arguments.json:
-        figures = {"figures": pipeline.figures, "history": records}
+        figures = {
+            "figures": finite(pipeline.figures),
+            "history": [finite(found) for found in records],
+        }
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
     if arguments.plot:
         train.plot(train.History(records), arguments.plot)

@@ -55,6 +55,11 @@ class Classifier(Spec):
         """Body and head."""
         return {"body": self.body, "head": self.head}
 
+    @property
+    def num_labels(self) -> int:
+        """Those of the head."""
+        return int(getattr(self.head, "num_labels"))  # noqa: B009
+
     def init(self, key: Key) -> tuple[dict[str, Any], dict[str, Any]]:
         """Those of body and head."""
         body, body_state = self.body.init(part_key(key, 0))

@@ -93,6 +93,11 @@ class TwoTower(Spec):
         _checks.require_rows_fit(fn, self.num_items)
         _checks.require_between(fn, 0, 1e6, scale=self.scale)
 
+    @property
+    def num_labels(self) -> int:
+        """The items."""
+        return self.num_items
+
     def children(self) -> dict[Any, Spec]:
         """The towers."""
         return {"left": self.left, "right": self.right}
@@ -253,6 +258,6 @@ class TwoTower(Spec):
         n = self.num_items
         num_labels = jnp.maximum(jnp.sum(valid(label_ids, n)), 1)
         log_miss = num_labels * state["popularity"]["log_miss"]
-        log_miss += math.log1p(-min(self.num_negatives / n, 0.5))
+        log_miss += math.log1p(-min(self.num_negatives / n, 1 - 1e-6))
         log_q = jnp.log(-jnp.expm1(log_miss))
         return jnp.where(valid(ids, n), log_q[jnp.minimum(ids, n - 1)], 0)

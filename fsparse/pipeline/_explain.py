@@ -4,11 +4,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from fsparse.data.rows import SparseRows
+from fsparse.data.rows import SparseRows, clip, concatenate
 from fsparse.pipeline._rows import padded
+from fsparse.tabular._bags import add_rows
 
 if TYPE_CHECKING:
     from fsparse.pipeline._pipeline import Pipeline
@@ -27,18 +27,25 @@ class Reason(NamedTuple):
 def explain(
     pipeline: "Pipeline", row: dict[str, Any], label: str | None
 ) -> list[Reason]:
-    """Gradient times input, summed over the features of each column."""
+    """The logit of the row, less that of the row without each column."""
     schema = pipeline.schema
     label_id = _label_id(pipeline, row, label)
-    features, parts = schema.encode_parts([row])
-    batch = padded(features, np.arange(1), schema.feature_capacity)
-    slope = _slope(pipeline.model, pipeline.params, pipeline.state, batch, label_id)
-    of_id = dict(zip(batch.feature_ids[0].tolist(), np.asarray(slope[0]), strict=True))
+    whole, parts = schema.encode_parts([row])
+    rows = concatenate([whole, *_without_each(list(parts.values()))])
+    rows, _ = clip(rows, schema.feature_capacity)
+    batch = padded(rows, np.arange(rows.num_rows), schema.feature_capacity)
+    logits = _logits(pipeline.model, pipeline.params, pipeline.state, batch, label_id)
+    lost = np.asarray(logits[0] - logits[1:])
     reasons = [
-        Reason(name, row.get(name), _weight(of_id, part))
-        for name, part in parts.items()
+        Reason(name, row.get(name), float(weight))
+        for name, weight in zip(parts, lost, strict=False)
     ]
     return sorted(reasons, key=lambda reason: -abs(reason.weight))
+
+
+def _without_each(parts: list[SparseRows]) -> list[SparseRows]:
+    n = parts[0].num_columns
+    return [add_rows(parts[:i] + parts[i + 1 :], 1, n) for i in range(len(parts))]
 
 
 def _label_id(pipeline: "Pipeline", row: dict[str, Any], label: str | None) -> int:
@@ -53,19 +60,9 @@ def _label_id(pipeline: "Pipeline", row: dict[str, Any], label: str | None) -> i
     return names.index(label)
 
 
-def _weight(slope_of_id: dict[int, float], part: SparseRows) -> float:
-    pairs = zip(part.ids.tolist(), part.values.tolist(), strict=True)
-    return float(sum(slope_of_id.get(i, 0.0) * value for i, value in pairs))
-
-
 @partial(jax.jit, static_argnums=0)
-def _slope(model: Any, params: Any, state: Any, batch: Any, label_id: int) -> Array:
-    """``f32[1, k]``, the gradient of the label's logit in the features."""
-
-    def logit(weights: Array) -> Array:
-        changed = batch._replace(feature_weights=weights)
-        h, _ = model.encode(params, state, changed)
-        logits, _ = model.head.apply(params["head"], state["head"], h)
-        return logits[0, label_id]
-
-    return jax.grad(logit)(jnp.asarray(batch.feature_weights))
+def _logits(model: Any, params: Any, state: Any, batch: Any, label_id: int) -> Array:
+    """``f32[b]``, of one label."""
+    h, _ = model.encode(params, state, batch)
+    logits, _ = model.head.apply(params["head"], state["head"], h)
+    return logits[:, label_id]

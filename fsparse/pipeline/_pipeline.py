@@ -1,7 +1,7 @@
 """A fitted schema and a trained model, as one value."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,7 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from fsparse import _checks
-from fsparse.nn import Classifier, Mach, Softmax, SparseLinear, summary
+from fsparse.nn import (
+    Classifier,
+    EmbeddingBag,
+    HashedEmbedding,
+    Mach,
+    Softmax,
+    SparseLinear,
+    summary,
+)
+from fsparse.nn._spec import Spec
 from fsparse.pipeline import _file
 from fsparse.pipeline._explain import Reason, explain
 from fsparse.pipeline._rows import Source, batches_of, dataset_of
@@ -61,8 +70,7 @@ class Pipeline:
     figures: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        n = getattr(self.model.head, "num_labels")  # noqa: B009
-        self.schema.check_model(num_features=self.schema.num_features, num_labels=n)
+        require_fit(self.schema, self.model)
 
     def predict(self, rows: Table, k: int = 1) -> list[list[Prediction]]:
         """The ``k`` best labels of each row, best first.
@@ -102,6 +110,11 @@ class Pipeline:
             raise ValueError(
                 f"Pipeline.predict: k must be at most {n}, the labels there are; got "
                 f"{k}."
+            )
+        if self.search is not None and k > self.search.size:
+            raise ValueError(
+                f"Pipeline.predict: k must be at most {self.search.size}, the labels "
+                f"that the search scores; got {k}. Use with_search for more."
             )
         features = self.schema.encode_features(rows, report=report)
         found = []
@@ -143,8 +156,8 @@ class Pipeline:
     def explain(self, row: dict[str, Any], label: str | None = None) -> list[Reason]:
         """What of a row speaks for a label, the strongest first.
 
-        A column's part is the sum over its features of the gradient of the label's
-        logit times the feature: to first order, what the logit would lose without it.
+        A column's weight is what the logit of the label loses where the column is left
+        out. (Gradients times features sum to 0 in models that normalise their input.)
 
         Args:
           row: a dict.
@@ -172,6 +185,7 @@ class Pipeline:
         params, of_head = self.params["head"], {**self.state["head"], "search": None}
         if search is not None:
             key, (size, num_probes, _) = jax.random.key(search.seed), search
+            _checks.require_count("Pipeline.with_search", 1, size=size)
             of_head = head.with_index(
                 params, of_head, key=key, size=size, num_probes=num_probes
             )
@@ -211,6 +225,23 @@ class Pipeline:
             summary(self.model),
         ]
         return "\n".join(lines)
+
+
+def require_fit(schema: FittedSchema, model: Classifier) -> None:
+    """Raises ValueError, if a model is not of the schema's features and labels."""
+    rows = [
+        part.num_features
+        for part in _parts(model.body)
+        if isinstance(part, EmbeddingBag | HashedEmbedding)
+    ]
+    features = next(iter(rows), schema.num_features)
+    schema.check_model(num_features=features, num_labels=model.num_labels)
+
+
+def _parts(spec: Spec) -> Iterator[Spec]:
+    yield spec
+    for child in spec.children().values():
+        yield from _parts(child)
 
 
 def metrics_for(schema: FittedSchema) -> tuple[str, ...]:

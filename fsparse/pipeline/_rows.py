@@ -19,8 +19,23 @@ def reader_of(source: Source, **options: Any) -> Any:
     """Rows as they are; of a path, a reader of parquet or of CSV."""
     if not isinstance(source, str | os.PathLike):
         return source
-    is_parquet = os.fspath(source).endswith(".parquet")
-    return (read_parquet if is_parquet else read_csv)(source, **options)
+    if os.fspath(source).endswith(".parquet"):
+        return read_parquet(source)
+    return read_csv(source, **options)
+
+
+def require_tables(fn: str, source: Any) -> None:
+    """Refuses what can be read only once, since it is read twice."""
+    if isinstance(source, Iterator):
+        raise TypeError(
+            f"{fn}: rows are gone through more than once; got {type(source).__name__}, "
+            "which can be read only once. Pass a path, a reader or a list."
+        )
+    if hasattr(source, "to_dict") and not isinstance(source, dict | list):
+        raise TypeError(
+            f"{fn}: rows must be a dict of columns or a list of dicts; got "
+            f'{type(source).__name__}. Pass .to_dict("list") of it.'
+        )
 
 
 def dataset_of(

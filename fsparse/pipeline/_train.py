@@ -3,10 +3,9 @@
 import os
 from typing import Any
 
-import jax
 import numpy as np
 
-from fsparse.data.rows import Dataset, column_counts, take
+from fsparse.data.rows import Dataset, take
 from fsparse.nn import (
     Activation,
     Classifier,
@@ -17,12 +16,13 @@ from fsparse.nn import (
     Softmax,
     extreme_classifier,
 )
-from fsparse.pipeline._pipeline import Pipeline, metrics_for
-from fsparse.pipeline._rows import Source, dataset_of, reader_of
+from fsparse.pipeline._pipeline import Pipeline, metrics_for, require_fit
+from fsparse.pipeline._rows import Source, dataset_of, reader_of, require_tables
 from fsparse.tabular import FittedSchema, Schema, infer_schema
 from fsparse.train import evaluate, fit
 
 _FEW_LABELS = 2000  # up to which computing all of them is cheap
+_EPOCHS = 5
 
 
 def train_table(
@@ -32,7 +32,7 @@ def train_table(
     schema: Schema | None = None,
     model: Classifier | None = None,
     width: int = 128,
-    validation: Source | float = 0.1,
+    validation: Source | float | None = 0.1,
     strict: bool = True,
     seed: int = 0,
     **options: Any,
@@ -47,12 +47,13 @@ def train_table(
       model: a classifier of ``schema.num_features``; None for :func:`default_model`.
       width: of the default model.
       validation: rows to judge by; or the fraction of the rows, drawn by ``seed``, that
-        is held out; 0 for none.
+        is held out; 0 or None for none.
       strict: raise at the first bad row; otherwise such rows are left out, and counted
         in a warning.
       seed: of all draws.
-      options: of :func:`fsparse.fit`, such as ``epochs``, ``learning_rate``,
-        ``folder`` and ``adaptive``.
+      options: of :func:`fsparse.fit`, such as ``epochs`` (5 if nothing is said of when
+        to end), ``learning_rate``, ``folder`` and ``adaptive``. Where rows are held
+        out, the parameters of the least loss of them are kept.
 
     Returns:
       A :class:`Pipeline` with the metrics of the validation rows as ``figures``.
@@ -71,16 +72,20 @@ def train_table(
       >>> [best[0].label for best in pipeline.predict(rows[:3])]
       ['r', 'g', 'b']
     """
+    require_tables("train_table", source)
     plan = _schema(source, target, schema, strict)
     fitted = plan.fit(reader_of(source, strict=strict), strict=strict)
-    data = dataset_of(fitted, source, strict=strict)
-    train, held = _split(fitted, data, validation, seed)
     model = model or default_model(fitted, width=width)
-    names = metrics_for(fitted)
-    initial = _initial(model, train, seed)
-    room = fitted.feature_capacity
-    options = {"metrics": names, "feature_capacity": room, **options}
-    found = fit(model, train, validation=held, seed=seed, initial=initial, **options)
+    require_fit(fitted, model)
+    data = dataset_of(fitted, source, strict=strict)
+    train, held = _split(fitted, data, validation, seed, strict)
+    found = fit(
+        model,
+        train,
+        validation=held,
+        seed=seed,
+        **_options(fitted, train, held, options),
+    )
     figures = {}
     if held is not None:
         figures = evaluate(
@@ -88,10 +93,26 @@ def train_table(
             found.params,
             found.state,
             held,
-            names,
-            feature_capacity=room,
+            metrics_for(fitted),
+            feature_capacity=fitted.feature_capacity,
         )
     return Pipeline(fitted, model, found.params, found.state, None, figures)
+
+
+def _options(
+    schema: FittedSchema, train: Dataset, held: Dataset | None, given: dict[str, Any]
+) -> dict[str, Any]:
+    """Those of :func:`fsparse.fit`, with defaults that suit small data, too."""
+    defaults = {
+        "metrics": metrics_for(schema),
+        "feature_capacity": schema.feature_capacity,
+        "batch_size": min(256, max(16, train.features.num_rows // 32)),
+    }
+    if not {"epochs", "steps", "seconds"} & set(given):
+        defaults["epochs"] = _EPOCHS
+    if held is not None:
+        defaults["keep_best"] = "loss"
+    return {**defaults, **given}
 
 
 def default_model(schema: FittedSchema, *, width: int = 128) -> Classifier:
@@ -148,11 +169,16 @@ def _schema(
 
 
 def _split(
-    schema: FittedSchema, data: Dataset, validation: Source | float, seed: int
+    schema: FittedSchema,
+    data: Dataset,
+    validation: Source | float | None,
+    seed: int,
+    strict: bool,
 ) -> tuple[Dataset, Dataset | None]:
-    """Examples to train on, and those to judge by."""
-    if not isinstance(validation, int | float):
-        return data, dataset_of(schema, validation, state=schema.state)
+    """Examples to train on, and those to judge by: at least one, if there are two."""
+    if validation is not None and not isinstance(validation, int | float):
+        return data, dataset_of(schema, validation, state=schema.state, strict=strict)
+    validation = validation or 0.0
     if not 0 <= validation < 1:
         raise ValueError(
             f"train_table: a fraction for validation must be in [0, 1); got "
@@ -160,12 +186,7 @@ def _split(
         )
     m = data.features.num_rows
     order = np.random.default_rng(seed).permutation(m)
-    held, kept = np.split(order, [round(m * validation)])
+    count = max(round(m * validation), validation > 0) if m > 1 else 0
+    held, kept = np.split(order, [count])
     part = lambda i: Dataset(take(data.features, i), take(data.labels, i))  # noqa: E731
     return part(np.sort(kept)), part(np.sort(held)) if len(held) else None
-
-
-def _initial(model: Classifier, train: Dataset, seed: int) -> tuple[Any, Any]:
-    """Parameters and state at first; the head knows how frequent labels are."""
-    params, state = model.init(jax.random.key(seed))
-    return params, model.with_label_counts(state, column_counts(train.labels))

@@ -1,6 +1,7 @@
 """A fitted schema encodes rows, is saved with the model, and goes on after the fit."""
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -44,7 +45,7 @@ class FittedSchema:
         """Columns of the labels."""
         return self.labels.num_labels
 
-    @property
+    @functools.cached_property
     def label_names(self) -> tuple[str, ...]:
         """The name of each label, in the order of their ids."""
         return self.labels.names or tuple(map(str, range(self.num_labels)))

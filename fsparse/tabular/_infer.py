@@ -1,8 +1,8 @@
 """A schema guessed from the first rows of a file, to be looked at and edited."""
 
 import os
+import re
 import statistics
-from collections import Counter
 from itertools import islice
 from typing import Any
 
@@ -17,11 +17,10 @@ from fsparse.tabular._csv import CsvReader, read_csv
 from fsparse.tabular._parquet import ParquetReader, read_parquet
 from fsparse.tabular._rows import require_columns
 from fsparse.tabular._schema import Column, Schema
-from fsparse.tabular._targets import Target, binary
+from fsparse.tabular._targets import Target
 from fsparse.tabular._values import read_numbers, read_texts, read_times
 
 _NOTHING = ("NA", "N/A", "NaN", "nan", "null", "NULL", "None", "?")
-_POSITIVE = ("1", "true", "yes", "y", "t", "positive", "pos", "spam")
 _DELIMITERS = (";", "|")
 _FEW = 10  # integers of so few values are categories
 _MIN_WORDS = 3.0  # a text has more, on average
@@ -39,7 +38,7 @@ def infer_schema(
     Times in ISO 8601 are a ``timestamp``, numbers ``numerical``, but for whole numbers
     of at most 10 values, or of columns whose name ends in ``id``; strings that hold
     ``;`` or ``|`` again and again are ``multi_label``, those of more than 3 words on
-    average ``text``, all others ``categorical``. A target of two values is ``binary``.
+    average ``text``, all others ``categorical``, as the target is.
     Print ``schema.to_json()``, edit it, and read it with :meth:`Schema.from_json`.
 
     Args:
@@ -58,7 +57,7 @@ def infer_schema(
       ...     _ = path.write_text("color,size,kind\nred,1.5,apple\nred,2.5,pear\n")
       ...     schema = infer_schema(path, target="kind")
       >>> schema.columns, schema.labels
-      ({'color': categorical(), 'size': numerical(bins=10)}, binary(positive='pear'))
+      ({'color': categorical(), 'size': numerical(bins=10)}, categorical())
     """
     reader = _reader(path, options)
     require_columns("infer_schema", os.fspath(path), reader.columns, [target])
@@ -112,7 +111,7 @@ def _kind(name: str, values: list[Any], missing: frozenset[str]) -> Column:
     if not present:
         return categorical()
     if _are_numbers(present, missing):
-        is_code = name.lower().endswith("id") or _is_few(present)
+        is_code = (_is_id(name) and _are_whole(present)) or _is_few(present)
         return categorical() if is_code else numerical()
     if not read_times(present, None, missing)[1]:
         return timestamp()
@@ -131,12 +130,7 @@ def _labels(values: list[Any], missing: frozenset[str]) -> Target:
     delimiter = _delimiter(texts)
     if delimiter:
         return multi_label(delimiter)
-    counts = Counter(texts)
-    if len(counts) != 2:
-        return categorical()
-    usual = [name for name in counts if name.lower() in _POSITIVE]
-    rarest = min(sorted(counts, reverse=True), key=lambda name: counts[name])
-    return binary(usual[0] if len(usual) == 1 else rarest)
+    return categorical()
 
 
 def _are_numbers(values: list[Any], missing: frozenset[str]) -> bool:
@@ -144,9 +138,16 @@ def _are_numbers(values: list[Any], missing: frozenset[str]) -> bool:
     return is_number and not read_numbers(values, missing)[1]
 
 
+def _is_id(name: str) -> bool:
+    return re.search(r"(^|[_ .-])(id|ID|Id)$|[a-z](Id|ID)$", name) is not None
+
+
+def _are_whole(values: list[Any]) -> bool:
+    return all(float(value).is_integer() for value in values)
+
+
 def _is_few(values: list[Any]) -> bool:
-    distinct = {float(value) for value in values}
-    return len(distinct) <= _FEW and all(value.is_integer() for value in distinct)
+    return len({float(value) for value in values}) <= _FEW and _are_whole(values)
 
 
 def _delimiter(texts: list[str]) -> str | None:

@@ -1,14 +1,18 @@
 """What :func:`fsparse.fit` asks of its arguments, and how a checkpoint names them."""
 
 import re
+import zlib
 from dataclasses import is_dataclass
 from math import inf
 from typing import Any
 
+import jax
+import numpy as np
+
 from fsparse import _checks
 from fsparse.optimizer import Optimizer
 from fsparse.train._loop import Budget, Every
-from fsparse.train._sources import Data, Sizes
+from fsparse.train._sources import Data, Sizes, source_of
 from fsparse.train._step import Adaptive, Rate
 
 
@@ -92,3 +96,20 @@ def described_rate(rate: Rate | None, optimizer: Optimizer | None) -> float | st
     if rate is None:
         return 1e-3
     return "a schedule" if callable(rate) else float(rate)
+
+
+def described_data(examples: Data | None, sizes: Sizes) -> str | None:
+    """By which data are told from others; nothing where there are none."""
+    if examples is None:
+        return None
+    return source_of("fit", "validation", examples, sizes).fingerprint
+
+
+def fingerprint_of(tree: Any) -> str | None:
+    """The CRC-32 of all arrays of a tree."""
+    if tree is None:
+        return None
+    crc = 0
+    for leaf in jax.tree.leaves(tree):
+        crc = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), crc)
+    return f"{crc:08x}"

@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import lru_cache, partial
 from os import PathLike
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from fsparse import _checks
+from fsparse.data import Dataset, column_counts
 from fsparse.metrics import find
 from fsparse.optimizer import Optimizer, skip_nonfinite
 from fsparse.train._arguments import (
@@ -19,7 +21,9 @@ from fsparse.train._arguments import (
     check_choices,
     check_numbers,
     described,
+    described_data,
     described_rate,
+    fingerprint_of,
 )
 from fsparse.train._folder import Folder
 from fsparse.train._history import History
@@ -107,7 +111,7 @@ def fit(
       adaptive: to choose what to train on, see :class:`fsparse.train.Adaptive`. An
         epoch then has so many candidates, and fewer steps.
       initial: parameters and state to start from, which are copied; None for those of
-        ``model.init``.
+        ``model.init``, and its ``with_label_counts`` of the training set if it has one.
       metrics: of the validation set, names that :func:`fsparse.metrics.find` knows.
       keep_best: the metric by which the best parameters are kept, and returned at the
         end; None for the last ones.
@@ -181,7 +185,8 @@ def fit(
         "train": source.fingerprint,
         "learning_rate": described_rate(learning_rate, optimizer),
         "adaptive": adaptive and described(adaptive),
-        "initial": initial is not None,
+        "validation": described_data(validation, sizes),
+        "initial": fingerprint_of(initial),
         "keep_best": keep_best,
         "seed": seed,
         **sizes._asdict(),
@@ -189,6 +194,8 @@ def fit(
     with _opened(fn, folder, resume, settings) as files:
         keeper = Keeper(find(keep_best), patience, files) if keep_best else None
         run = _start(step, files, seed, initial)
+        if initial is None and run.step == 0:
+            run = _with_label_counts(model, train, run)
         bar = progress_of(progress)
         loop = Loop(step, source, budget, every, judge, keeper, files, callbacks, bar)
         caught = loop.train(run)
@@ -263,6 +270,14 @@ def _start(
     state, progress = files.load(like)
     history = History(progress.pop("history"))
     return Run(state, history=history, **progress)
+
+
+def _with_label_counts(model: Any, train: Data, run: Run) -> Run:
+    """Tells a model that asks for it how often each label is seen in training."""
+    if not hasattr(model, "with_label_counts") or not isinstance(train, Dataset):
+        return run
+    state = model.with_label_counts(run.state.state, column_counts(train.labels))
+    return replace(run, state=run.state._replace(state=state))
 
 
 def _pass_on(number: int, fitted: Fitted, step: int, folder: Any) -> None:
