@@ -165,7 +165,8 @@ def _schema(
             f"{type(source).__name__}. Pass schema=."
         )
     assert target is not None
-    return infer_schema(source, target, strict=strict)
+    is_csv = not os.fspath(source).endswith(".parquet")
+    return infer_schema(source, target, **({"strict": strict} if is_csv else {}))
 
 
 def _split(
