@@ -2,7 +2,8 @@
 
 Example:
   fsparse serve model.fsparse --port 8000 &
-  curl localhost:8000/predict -d '{"examples": [{"title": "blue mug"}], "k": 3}'
+  curl localhost:8000/predict -H content-type:application/json \\
+    -d '{"examples": [{"title": "blue mug"}], "k": 3}'
 """
 
 import argparse
