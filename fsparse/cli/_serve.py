@@ -1,8 +1,8 @@
-"""Answers requests over HTTP; needs the extra `serve`.
+r"""Answers requests over HTTP; needs the extra `serve`.
 
 Example:
   fsparse serve model.fsparse --port 8000 &
-  curl localhost:8000/predict -H content-type:application/json \\
+  curl localhost:8000/predict -H content-type:application/json \
     -d '{"examples": [{"title": "blue mug"}], "k": 3}'
 """
 
