@@ -164,6 +164,13 @@ def test_a_table_of_another_schema_is_refused(folder, tmp_path, capsys):
 
 
 def test_as_a_program(folder):
-    command = [sys.executable, "-m", "fsparse", "inspect", folder / "model.fsparse"]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "fsparse",
+        "inspect",
+        folder / "model.fsparse",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "3 labels" in done.stdout

@@ -106,6 +106,6 @@ assert rooms <= set(fsparse.__all__)
 for room in rooms:
     assert getattr(fsparse, room) is sys.modules[f"fsparse.{room}"]
 """
-    subprocess.run([sys.executable, "-c", program], check=True)
+    subprocess.run([sys.executable, "-P", "-c", program], check=True)
     with pytest.raises(AttributeError, match="'fsparse' has no attribute 'datum'"):
         fsparse.datum  # noqa: B018
