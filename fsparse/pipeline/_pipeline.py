@@ -15,7 +15,6 @@ from fsparse.nn import (
     Classifier,
     EmbeddingBag,
     HashedEmbedding,
-    Mach,
     Softmax,
     SparseLinear,
     summary,
@@ -258,7 +257,7 @@ def _best(
 ) -> tuple[Array, Array]:
     """Scores and ids; probabilities where all labels are computed anyway."""
     head = model.head
-    if isinstance(head, Mach) or not isinstance(head, Softmax):
+    if not isinstance(head, Softmax):
         return model.predict(params, state, batch, k)
     scores, ids = model.predict(params, state, batch, head.num_labels)
     of_all = jax.nn.sigmoid if head.objective == "sigmoid" else _softmax
