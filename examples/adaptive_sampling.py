@@ -101,7 +101,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add("--rows", type=int, help="training examples, at most")
     add("--batch", type=int, help="b, instead of that of the data set")
     add("--test-examples", type=int, default=10_000, help="that runs are judged on")
-    add("--min-gain", type=float, default=1.0, help="of the off-switch; 0: always on")
+    add("--min-gain", type=float, default=1.1, help="of the off-switch; 0: always on")
     add("--selector", default="systematic", choices=["priority", "systematic"])
     add("--json", type=Path, help="file for the rows")
     add("--show", type=Path, nargs="+", help="show these files instead of training")

@@ -47,7 +47,7 @@ _WARMUP = 20  # calls of the paper's mode
 class Sampling(NamedTuple):
     """What the methods have in common."""
 
-    min_gain: float | None = 1.0  # below, the off-switch draws uniformly
+    min_gain: float | None = 1.1  # below, the off-switch draws uniformly
     warmup: int = 20  # steps
     selector: str = "systematic"
     decay: float = 0.999

@@ -70,7 +70,7 @@ def adaptive_step(
     scorer: Scorer,
     selector: Selector,
     *,
-    min_gain: float | None = 1.0,
+    min_gain: float | None = 1.1,
     warmup: int = 0,
     probe_every: int = 8,
     axis_name: AxisName | None = None,

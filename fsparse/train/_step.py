@@ -108,7 +108,7 @@ class Adaptive:
     scorer: Scorer
     pool: int = 4
     selector: Callable[[int], Selector] = systematic
-    min_gain: float | None = 1.0
+    min_gain: float | None = 1.1
     warmup: int = 0
     probe_every: int = 8
 
