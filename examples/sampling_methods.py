@@ -80,6 +80,7 @@ class Loop(NamedTuple):
     init: Callable[[Array, TrainState, Batch], Any]
     step: Callable[[Any, Batch, Array], tuple[Any, Facts]]
     scorer: Scorer | None  # what is followed
+    pool: int = 1  # candidates for each example that is trained on
 
 
 # ---- training -----------------------------------------------------------------------
@@ -274,6 +275,7 @@ def pooled(problem: Problem, scorer: Scorer, target: str, sampling: Sampling) ->
         select(problem.batch, uniform=_UNIFORM_SHARE),
         min_gain=sampling.min_gain,
         warmup=sampling.warmup,
+        when_off="first",
     )
 
     def step(state: Any, candidates: Batch, weights: Array) -> tuple[Any, Facts]:
@@ -287,7 +289,7 @@ def pooled(problem: Problem, scorer: Scorer, target: str, sampling: Sampling) ->
         del candidates
         return init(key, train)
 
-    return Loop(RATIO * problem.batch, 1, begin, step, scorer)
+    return Loop(RATIO * problem.batch, 1, begin, step, scorer, RATIO)
 
 
 def paper(problem: Problem) -> Loop:

@@ -8,6 +8,7 @@ it starts.
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import count
 from typing import Any, NamedTuple
 
 import jax
@@ -137,12 +138,13 @@ class Feed:
     """Places of candidates and their weights, a chunk at a time.
 
     In a stream each example comes once. In epochs each passes through the data in a new
-    order. Methods that look at fewer candidates take the first ones of their order.
+    order, in which pools of candidates begin with other examples than before. Methods
+    that look at fewer candidates take the first ones of their order.
     """
 
     def __init__(self, loop: Loop, plan: Plan, num_examples: int) -> None:
         self.shape = plan.chunk * loop.calls, loop.size
-        self.places = passes(plan, num_examples)
+        self.places = passes(plan, num_examples, loop)
         self.left = next(self.places)
         self.weights = jnp.ones(self.shape, jnp.float32)
 
@@ -198,12 +200,16 @@ def feed_of(compiled: Compiled, problem: Problem, plan: Plan) -> Feed | PrunedFe
     return kind(compiled.loop, plan, num_examples)
 
 
-def passes(plan: Plan, num_examples: int) -> Iterator[np.ndarray]:
-    """Permutations: one in a stream, else without end."""
-    rng = np.random.default_rng(plan.seed)
-    yield rng.permutation(num_examples).astype(np.int32)
-    while plan.setting == "epochs":
-        yield rng.permutation(num_examples).astype(np.int32)
+def passes(plan: Plan, num_examples: int, loop: Loop) -> Iterator[np.ndarray]:
+    """Orders of whole pools: one in a stream, else without end."""
+    whole = num_examples - num_examples % loop.size
+    for epoch in count():
+        order = adaptive.pool_order(
+            num_examples, loop.size // loop.pool, loop.pool, seed=plan.seed, epoch=epoch
+        )
+        yield order[:whole].astype(np.int32)
+        if plan.setting == "stream":
+            break
     raise ValueError(
         f"a stream of {num_examples} examples is too short for {plan.steps} steps."
     )

@@ -14,7 +14,7 @@ from fsparse.adaptive._infobatch import infobatch, infobatch_epoch, infobatch_st
 from fsparse.adaptive._iterator import AdaptiveIterator
 from fsparse.adaptive._mixing import mixed
 from fsparse.adaptive._paper import paper_step
-from fsparse.adaptive._pools import Pool, Pools
+from fsparse.adaptive._pools import Pool, Pools, pool_order
 from fsparse.adaptive._scorers import Scorer, cache, class_mean, uniform
 from fsparse.adaptive._selection import (
     Selection,
@@ -80,6 +80,7 @@ __all__ = [
     "infobatch_step",
     "mixed",
     "paper_step",
+    "pool_order",
     "priority",
     "sampled_softmax_gradient_norm",
     "sketched",

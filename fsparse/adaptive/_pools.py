@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from fsparse import _checks
 
 State = dict[str, Any]
+_ORDERED_BY = ("num_examples", "num_candidates", "seed", "pool")
 
 
 class Pool(NamedTuple):
@@ -26,6 +27,48 @@ class Source(Protocol):
     def set_state(self, state: Mapping[str, Any]) -> None: ...
 
 
+def pool_order(
+    num_examples: int, batch_size: int, pool: int, *, seed: int = 0, epoch: int = 0
+) -> NDArray[np.int64]:
+    """The order of an epoch whose pools begin with other examples in each epoch.
+
+    A permutation in pools of ``pool`` batches. It stays for ``pool`` epochs, and in
+    each of them another batch is the first of its pool: training on the first ones, as
+    ``adaptive_step(when_off="first")`` does while it is off, meets every example once
+    in ``pool`` epochs. With ``pool=1``, each epoch has a permutation of its own.
+
+    Args:
+      num_examples: ``n``.
+      batch_size: ``b``, examples of a pool that are trained on.
+      pool: batches in a pool of ``M = pool * b`` candidates; the last pool may have
+        fewer.
+      seed: with ``epoch // pool``, it determines the permutation.
+      epoch: the number of the epoch.
+
+    Returns:
+      ``i64[n]``.
+
+    Raises:
+      TypeError: if a number is no integer.
+      ValueError: if a number is out of range.
+
+    Example:
+      >>> orders = [pool_order(8, 2, 2, epoch=epoch) for epoch in (0, 1)]
+      >>> firsts = [order.reshape(2, 2, 2)[:, 0].ravel() for order in orders]
+      >>> sorted(int(i) for i in np.concatenate(firsts))
+      [0, 1, 2, 3, 4, 5, 6, 7]
+    """
+    fn = "adaptive.pool_order"
+    _checks.require_count(fn, 0, num_examples=num_examples, seed=seed, epoch=epoch)
+    _checks.require_count(fn, 1, batch_size=batch_size, pool=pool)
+    group, turn = divmod(epoch, pool)
+    order = np.random.default_rng((seed, group)).permutation(num_examples)
+    whole = num_examples - num_examples % (pool * batch_size)
+    pools = order[:whole].reshape(-1, pool, batch_size)
+    turned = np.roll(pools, -turn, axis=1).ravel()
+    return np.concatenate([turned, np.roll(order[whole:], -turn * batch_size)])
+
+
 class Pools(Iterator[Pool]):
     """Every example once an epoch, in a random order, ``M`` at a time.
 
@@ -38,6 +81,8 @@ class Pools(Iterator[Pool]):
         repeats that are not valid.
       seed: with the number of the epoch, it determines the order.
       num_epochs: None for no end.
+      pool: candidates for each example that is trained on, if other ones shall be first
+        in each epoch: see :func:`pool_order`. It must divide ``num_candidates``.
 
     Raises:
       TypeError: if a size is no integer.
@@ -60,15 +105,22 @@ class Pools(Iterator[Pool]):
         *,
         seed: int = 0,
         num_epochs: int | None = None,
+        pool: int = 1,
     ) -> None:
         fn = "adaptive.Pools"
         sizes = {"num_examples": num_examples, "num_candidates": num_candidates}
         _checks.require_count(fn, 1, **sizes)
         _checks.require_count(fn, 0, seed=seed)
+        _checks.require_count(fn, 1, pool=pool)
+        if num_candidates % pool:
+            raise ValueError(
+                f"{fn}: num_candidates must be a multiple of pool; got "
+                f"{num_candidates} and {pool}."
+            )
         if num_epochs is not None:
             _checks.require_count(fn, 0, num_epochs=num_epochs)
         self._take, self._num_epochs = take, num_epochs
-        self._fixed = {**sizes, "seed": seed}
+        self._fixed = {**sizes, "seed": seed, "pool": pool}
         self._epoch = self._position = 0
         self._order: tuple[int, NDArray[np.int64]] | None = None
 
@@ -99,8 +151,8 @@ class Pools(Iterator[Pool]):
 
     def _order_of(self, epoch: int) -> NDArray[np.int64]:
         if self._order is None or self._order[0] != epoch:
-            rng = np.random.default_rng((self._fixed["seed"], epoch))
-            self._order = epoch, rng.permutation(self._fixed["num_examples"])
+            n, m, seed, pool = (self._fixed[name] for name in _ORDERED_BY)
+            self._order = epoch, pool_order(n, m // pool, pool, seed=seed, epoch=epoch)
         return self._order[1]
 
 

@@ -9,7 +9,7 @@ plain batches by itself, and looks now and then whether it would pay again.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,7 @@ from fsparse.adaptive._selection import (
 Array = jax.Array
 TrainStep = Callable[[Any, Batch, Array], tuple[Any, Array, Any]]
 AxisName = str | tuple[str, ...]
+Plain = Literal["random", "first"]
 _RATE = 0.02  # of the averages in the gain, a step; a probe stands for several
 
 
@@ -73,6 +74,7 @@ def adaptive_step(
     min_gain: float | None = 1.1,
     warmup: int = 0,
     probe_every: int = 8,
+    when_off: Plain = "random",
     axis_name: AxisName | None = None,
 ) -> AdaptiveStep:
     """Wraps a training step: of ``M`` candidates it trains on the ``b`` that matter.
@@ -92,13 +94,17 @@ def adaptive_step(
       selector: which of them to take, such as :func:`fsparse.adaptive.systematic`.
       min_gain: the least factor by which following the scores must divide the
         variance of the gradient; below it, batches are drawn uniformly, until it is
-        reached again. What scoring costs may be put in here: 1.1 where a step takes a
-        tenth longer; above 1, steps begin uniform. It knows nothing of the noise of
-        :func:`fsparse.adaptive.priority`'s weights, nor of the bias of
+        reached again. What scoring costs belongs in here: a tenth less noise is worth
+        a step that takes a tenth longer. Above 1, steps begin uniform. It knows nothing
+        of the noise of :func:`fsparse.adaptive.priority`'s weights, nor of the bias of
         :func:`fsparse.adaptive.top`, which wants None: to follow the scores always.
       warmup: steps of uniform batches at first.
       probe_every: steps from one evaluation of the scores to the next while they are
         not followed; the others do not compute them.
+      when_off: which of the valid candidates a uniform batch takes: ``"random"`` ones,
+        or the ``"first"``. The latter is for candidates in the random order of
+        :func:`fsparse.adaptive.pool_order`, of which uniform batches then take each
+        once before any twice, as plain training does.
       axis_name: inside of ``shard_map`` or ``pmap``, the axis of data parallelism.
         Each device chooses among its own candidates; all learn what the others
         learnt, and switch together, so that only ``candidates`` and ``is_valid`` are
@@ -140,6 +146,10 @@ def adaptive_step(
     _checks.require_count(fn, 1, probe_every=probe_every)
     if min_gain is not None:
         _checks.require_between(fn, 0, float("inf"), min_gain=min_gain)
+    if when_off not in get_args(Plain):
+        raise ValueError(
+            f"{fn}: when_off must be one of {get_args(Plain)}; got {when_off!r}."
+        )
 
     def init(key: Array, train_state: Any) -> AdaptiveState:
         of_scorer, of_steps = jax.random.split(key)
@@ -155,7 +165,7 @@ def adaptive_step(
         return is_on, is_on | (state.num_steps % probe_every == 0)
 
     def choose(is_on: Array, is_scored: Array, *args: Any) -> _Choice:
-        by_scores, uniformly = _ways(scorer, selector, *args)
+        by_scores, uniformly = _ways(scorer, selector, when_off, *args)
         if min_gain is None and warmup == 0:
             return by_scores(jnp.array(True))
         return jax.lax.cond(is_scored, by_scores, uniformly, is_on)
@@ -220,6 +230,7 @@ class _Choice(NamedTuple):
 def _ways(
     scorer: Scorer,
     selector: Selector,
+    when_off: Plain,
     state: AdaptiveState,
     key: Array,
     candidates: Batch,
@@ -238,7 +249,7 @@ def _ways(
         return jax.tree.map(lambda x: vary_over(x, axes), tree)
 
     def plain() -> Selection:
-        return alike(_plain(key, is_valid, size))
+        return alike(_plain(key if when_off == "random" else None, is_valid, size))
 
     def by_scores(is_on: Array) -> _Choice:
         encoded = scorer.encode(known, candidates)
@@ -257,12 +268,17 @@ def _ways(
     return by_scores, uniformly
 
 
-def _plain(key: Array, is_valid: Array, size: int) -> Selection:
-    """Valid candidates without scores: all alike, none twice, with weights of 1."""
+def _plain(key: Array | None, is_valid: Array, size: int) -> Selection:
+    """Valid candidates without scores: all alike, none twice, with weights of 1.
+
+    The first ones, if there is no key.
+    """
     m = is_valid.shape[0]
-    draws = jnp.where(is_valid, jax.random.uniform(key, (m,), jnp.float32), -1)
+    falling = jnp.arange(m, 0, -1, dtype=jnp.float32) / m
+    draws = falling if key is None else jax.random.uniform(key, (m,), jnp.float32)
     room = (0, max(size - m, 0))
-    best, indices = jax.lax.top_k(jnp.pad(draws, room, constant_values=-1), size)
+    draws = jnp.pad(jnp.where(is_valid, draws, -1), room, constant_values=-1)
+    best, indices = jax.lax.top_k(draws, size)
     is_there = best >= 0
     indices = jnp.where(is_there, indices, m).astype(jnp.int32)
     return Selection(indices, size * _shares(is_there), _shares(is_valid))

@@ -2,7 +2,7 @@
 
 import re
 import zlib
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
 from math import inf
 from typing import Any
 
@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from fsparse import _checks
+from fsparse.data import Dataset
 from fsparse.optimizer import Optimizer
 from fsparse.train._loop import Budget, Every
 from fsparse.train._sources import Data, Sizes, source_of
@@ -80,7 +81,14 @@ def candidates(sizes: Sizes, adaptive: Adaptive | None) -> Sizes:
         return sizes
     _checks.require_type("fit", Adaptive, adaptive=adaptive)
     _checks.require_count("fit", 1, **{"adaptive.pool": adaptive.pool})
-    return sizes._replace(batch=sizes.batch * adaptive.pool)
+    return sizes._replace(batch=sizes.batch * adaptive.pool, pool=adaptive.pool)
+
+
+def in_order(adaptive: Adaptive | None, train: Data) -> Adaptive | None:
+    """Uniform batches as the order of a data set has them; not so that of a stream."""
+    if adaptive is None or not isinstance(train, Dataset):
+        return adaptive
+    return replace(adaptive, when_off="first")
 
 
 def described(x: Any) -> str:

@@ -24,6 +24,7 @@ from fsparse.train._arguments import (
     described_data,
     described_rate,
     fingerprint_of,
+    in_order,
 )
 from fsparse.train._folder import Folder
 from fsparse.train._history import History
@@ -176,6 +177,7 @@ def fit(
     check_choices(fn, optimizer, learning_rate, keep_best, patience, validation)
     budget = budget_of(fn, epochs, steps, seconds)
     sizes = Sizes(batch_size, feature_capacity, label_capacity)
+    adaptive = in_order(adaptive, train)
     source = source_of(fn, "train", train, candidates(sizes, adaptive), seed)
     step = _make(model, optimizer, learning_rate, adaptive, initial)
     names = tuple(dict.fromkeys([*metrics, *([keep_best] if keep_best else [])]))

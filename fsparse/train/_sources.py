@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fsparse import data
-from fsparse.adaptive import Pool
+from fsparse.adaptive import Pool, pool_order
 from fsparse.data import Dataset
 from fsparse.data.rows import require_capacity
 
@@ -23,6 +23,7 @@ class Sizes(NamedTuple):
     batch: int
     features: int | None = None
     labels: int | None = None
+    pool: int = 1  # examples for each one that is trained on
 
 
 class Source(Protocol):
@@ -67,7 +68,8 @@ class _InMemory:
     def __init__(
         self, fn: str, name: str, dataset: Dataset, sizes: Sizes, seed: int | None
     ) -> None:
-        self._dataset, self._seed, self._size = dataset, seed, sizes.batch
+        self._dataset, self._seed = dataset, seed
+        self._size, self._pool = sizes.batch, sizes.pool
         self._num = _num_examples(fn, name, dataset)
         self._capacities = {
             "feature_capacity": _capacity(fn, dataset.features, sizes.features),
@@ -97,7 +99,8 @@ class _InMemory:
     def _order(self, epoch: int) -> NDArray[np.int64]:
         if self._seed is None:
             return np.arange(self._num)
-        return np.random.default_rng((self._seed, epoch)).permutation(self._num)
+        size = self._size // self._pool
+        return pool_order(self._num, size, self._pool, seed=self._seed, epoch=epoch)
 
 
 class _Streamed:

@@ -18,7 +18,7 @@ from fsparse.adaptive import (
     systematic,
 )
 from fsparse.adaptive._scorers import num_examples
-from fsparse.adaptive._step import validity
+from fsparse.adaptive._step import Plain, validity
 from fsparse.differentiate import is_table, value_and_grad
 from fsparse.optimizer import Optimizer, multi_transform
 from fsparse.rows import ExactAdamState
@@ -98,6 +98,9 @@ class Adaptive:
       min_gain: see :func:`fsparse.adaptive.adaptive_step`, as for the others.
       warmup: steps of uniform batches at first.
       probe_every: steps between evaluations of scores that are not followed.
+      when_off: which candidates uniform batches take; :func:`fsparse.fit` chooses
+        ``"first"`` for a data set, which it orders by
+        :func:`fsparse.adaptive.pool_order`.
 
     Example:
       >>> from fsparse import adaptive
@@ -111,6 +114,7 @@ class Adaptive:
     min_gain: float | None = 1.1
     warmup: int = 0
     probe_every: int = 8
+    when_off: Plain = "random"
 
 
 def default_optimizer(params: Any, learning_rate: Rate = 1e-3) -> Optimizer:
@@ -313,6 +317,7 @@ def _wrapped(descend: Callable[..., Any], options: Adaptive, size: int) -> Adapt
         min_gain=options.min_gain,
         warmup=options.warmup,
         probe_every=options.probe_every,
+        when_off=options.when_off,
     )
 
 
