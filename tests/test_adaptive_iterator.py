@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
 from fsparse import adaptive, lsh
@@ -85,6 +87,41 @@ def test_pools_resume(stop):
     other = adaptive.Pools(take, N, M, num_epochs=2)
     other.set_state(state)
     assert ids(other) == ids(pools)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    n=st.integers(0, 60),
+    size=st.integers(1, 7),
+    pool=st.integers(1, 5),
+    seed=st.integers(0, 9),
+    group=st.integers(0, 3),
+)
+def test_first_batches_meet_each_example_once_in_as_many_epochs(
+    n, size, pool, seed, group
+):
+    met = []
+    for epoch in range(group * pool, (group + 1) * pool):
+        order = adaptive.pool_order(n, size, pool, seed=seed, epoch=epoch)
+        assert sorted(order) == list(range(n))
+        met += [i for at in range(0, n, size * pool) for i in order[at : at + size]]
+    assert set(met) == set(range(n))
+    if n % (size * pool) == 0:
+        assert len(met) == n
+
+
+def test_groups_of_epochs_have_orders_of_their_own():
+    orders = [adaptive.pool_order(60, 3, 2, epoch=epoch) for epoch in range(4)]
+    blocks = [o.reshape(-1, 2, 3) for o in orders]
+    for even, odd in (blocks[:2], blocks[2:]):
+        np.testing.assert_array_equal(even, odd[:, ::-1])
+    assert (orders[0] != orders[2]).any()
+
+
+def test_pools_begin_with_other_examples():
+    pools = adaptive.Pools(lambda ids: ids, 24, 6, pool=3, num_epochs=3)
+    firsts = [pool.candidates[:2] for pool in pools]
+    assert sorted(np.concatenate(firsts)) == list(range(24))
 
 
 def test_pools_larger_than_the_data():
@@ -256,6 +293,16 @@ MISTAKES = [
         lambda: adaptive.Pools(take, N, 1.5),
         TypeError,
         "num_candidates must be a",
+    ),
+    (
+        lambda: adaptive.Pools(take, N, M, pool=4),
+        ValueError,
+        "num_candidates must be a multiple of pool; got 6 and 4",
+    ),
+    (
+        lambda: adaptive.pool_order(N, 0, 4),
+        ValueError,
+        "adaptive.pool_order: batch_size must be at least 1",
     ),
     (
         lambda: adaptive.AdaptiveIterator(POOLS, None, adaptive.priority(2)),

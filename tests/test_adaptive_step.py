@@ -228,7 +228,8 @@ def make_norms(seed, quality):
 
 def test_switch_goes_off_for_useless_scores_and_on_again():
     selector = adaptive.priority(B)
-    init, step = adaptive_step(follow, oracle("score"), selector, probe_every=4)
+    options = {"min_gain": 1.0, "probe_every": 4}
+    init, step = adaptive_step(follow, oracle("score"), selector, **options)
     run = jax.jit(step)
     state = init(jax.random.key(0), ())
     course = []
@@ -243,6 +244,36 @@ def test_switch_goes_off_for_useless_scores_and_on_again():
     assert not any(course[20:100])
     assert all(course[350:])
     assert info.variance_reduction > 1.5
+
+
+@pytest.mark.parametrize(("quality", "ends_on"), [("useful", True), ("useless", False)])
+def test_scores_are_followed_once_a_probe_finds_a_gain(quality, ends_on):
+    init, step = adaptive_step(
+        follow, oracle("score"), adaptive.systematic(B), probe_every=3
+    )
+    run, state, course = jax.jit(step), init(jax.random.key(0), ()), []
+    for i in range(30):
+        state, info = run(state, make_norms(i, quality))
+        course.append(bool(info.is_on))
+    assert not course[0]  # nothing is known yet
+    assert course[-1] == ends_on
+
+
+def test_uniform_batches_may_be_the_first_candidates():
+    init, step = adaptive_step(
+        follow, oracle("score"), adaptive.systematic(B), when_off="first"
+    )
+    is_valid = jnp.arange(M) % 3 > 0
+    state = init(jax.random.key(0), ())
+    for seed in range(3):
+        state, info = step(state, make_norms(seed, "useless"), is_valid)
+        firsts = np.flatnonzero(is_valid)[:B]
+        np.testing.assert_array_equal(info.selection.indices, firsts)
+        np.testing.assert_allclose(info.selection.weights, 1, rtol=1e-6)
+    few = jnp.arange(M) < 2
+    _, info = step(state, make_norms(9, "useless"), few)
+    np.testing.assert_array_equal(info.selection.indices, [0, 1] + [M] * (B - 2))
+    np.testing.assert_allclose(info.selection.weights, [B / 2] * 2 + [0] * (B - 2))
 
 
 def test_scores_are_not_evaluated_while_the_switch_is_off():
@@ -404,6 +435,8 @@ def test_mistakes_are_told():
     for bad in ({"warmup": -1}, {"probe_every": 0}, {"min_gain": -1.0}):
         with pytest.raises(ValueError, match=f"adaptive_step: {next(iter(bad))} must"):
             adaptive_step(train_step, *ok, **bad)
+    with pytest.raises(ValueError, match=r"when_off must be one of .*; got 'last'"):
+        adaptive_step(train_step, *ok, when_off="last")
     init, step = adaptive_step(train_step, *ok)
     state, pool = init(jax.random.key(0), make_model()), make_pool(0)
     with pytest.raises(ValueError, match="first axes are alike"):

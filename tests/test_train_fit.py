@@ -15,7 +15,16 @@ import pytest
 from train_cases import ADAPTIVE, Tiny, assert_same_bits, course, examples
 
 import fsparse
-from fsparse import NonFiniteWarning, data, evaluate, fit, make_step, rows, train
+from fsparse import (
+    NonFiniteWarning,
+    adaptive,
+    data,
+    evaluate,
+    fit,
+    make_step,
+    rows,
+    train,
+)
 from fsparse.data import Dataset, from_lists
 from fsparse.train import Every, History
 
@@ -121,6 +130,35 @@ def test_adaptive_sampling_is_one_argument():
     state, info = step(init(jax.random.key(0)), batch)
     assert info.weights.shape == info.losses.shape == (8,)
     assert int(state.sampling.num_steps) == int(state.step) == 1
+
+
+class Counting:
+    """Its parameters count how often each label is trained on."""
+
+    def init(self, key):
+        return jnp.zeros(32), ()
+
+    def loss(self, params, state, batch, *, key=None, train=True):
+        return params[batch.label_ids[:, 0]], state
+
+    def predict(self, params, state, batch, k):
+        return jax.lax.top_k(jnp.tile(params, (len(batch.label_ids), 1)), k)
+
+
+def test_uniform_steps_of_adaptive_sampling_meet_each_example_once():
+    """As plain training does, though all are candidates in each epoch."""
+    one_each = data.from_lists([[i] for i in range(32)], 32)
+    always_off = train.Adaptive(adaptive.uniform(), pool=4)
+    fitted = fit(
+        Counting(),
+        data.Dataset(one_each, one_each),
+        adaptive=always_off,
+        optimizer=fsparse.multi_transform({"dense": optax.sgd(2.0)}),
+        batch_size=2,
+        epochs=4,
+        progress=False,
+    )
+    np.testing.assert_array_equal(fitted.params, -np.ones(32))
 
 
 def test_steps_and_seconds_end_it():
