@@ -1,8 +1,8 @@
 // The product of gemm.h on the tile unit (AMX), in bf16 parts and without loss of f32.
 //
 // Operands are packed as sums of parts, a = a0 + a1 + a2 (amx_pack.h), and products of
-// parts are summed in f32: those with i + j <= 2, the smallest first. What is left out
-// is below 2^-23 |a| |b|. An f32 takes 6 products, or 3 with a bf16, whose only part is
+// parts are summed in f32: those with i + j <= 2, a0 b0 last. What is left out is below
+// 2^-23 |a| |b|. An f32 takes 6 products, or 3 with a bf16, whose only part is
 // itself: the other 3 are then of zeros, so a bf16 table gives the bits of the f32
 // table of the same values.
 //
@@ -41,6 +41,66 @@ struct PackedPanel {
 // there.
 inline void FinishStores() { __asm__ volatile("" ::: "memory"); }
 
+// A panel's tiles of one part, in the order of steps.
+inline const uint16_t* PartOf(PackedPanel panel, int part, int64_t steps) {
+  return panel.tiles + part * PanelHalves(steps);
+}
+
+inline void LoadA(const uint16_t* tiles) {
+  _tile_loadd(4, tiles, 64);
+  _tile_loadd(5, tiles + kTileHalves, 64);
+}
+
+inline void LoadB(const uint16_t* tiles) {
+  _tile_loadd(6, tiles, 64);
+  _tile_loadd(7, tiles + kTileHalves, 64);
+}
+
+inline void MultiplyLoaded() {
+  _tile_dpbf16ps(0, 4, 6);
+  _tile_dpbf16ps(1, 4, 7);
+  _tile_dpbf16ps(2, 5, 6);
+  _tile_dpbf16ps(3, 5, 7);
+}
+
+// Adds all products of parts but that of the first ones, in an order in which each has
+// an operand in common with the one before: two threads of a core share its loads.
+template <bool kSplitA, bool kSplitB>
+void AddCorrections(PackedPanel a, PackedPanel b, int64_t steps) {
+  for (int64_t step = 0; step < steps; ++step) {
+    auto part = [&](PackedPanel panel, int i) {
+      return PartOf(panel, i, steps) + step * 2 * kTileHalves;
+    };
+    if (kSplitB) {
+      LoadA(part(a, 0));
+      LoadB(part(b, 2));
+      MultiplyLoaded();
+      LoadB(part(b, 1));
+      MultiplyLoaded();
+    }
+    if (kSplitA) LoadA(part(a, 1));
+    if (kSplitA && kSplitB) MultiplyLoaded();
+    if (kSplitA) {
+      LoadB(part(b, 0));
+      MultiplyLoaded();
+      LoadA(part(a, 2));
+      MultiplyLoaded();
+    }
+  }
+}
+
+inline void AddProducts(PackedPanel a, PackedPanel b, int64_t steps) {
+  const bool split_a = a.parts > 1, split_b = b.parts > 1;
+  if (split_a && split_b) AddCorrections<true, true>(a, b, steps);
+  if (split_a && !split_b) AddCorrections<true, false>(a, b, steps);
+  if (!split_a && split_b) AddCorrections<false, true>(a, b, steps);
+  for (int64_t step = 0; step < steps; ++step) {
+    LoadA(a.tiles + step * 2 * kTileHalves);
+    LoadB(b.tiles + step * 2 * kTileHalves);
+    MultiplyLoaded();
+  }
+}
+
 // out[i, j] (+)= sum_p a(i, p) * b(j, p) for a panel of each: tiles 0 to 3 hold the
 // sums, 4 and 5 come from a, 6 and 7 from b.
 inline void MultiplyPanels(PackedPanel a, PackedPanel b, int64_t steps, bool accumulate,
@@ -63,26 +123,7 @@ inline void MultiplyPanels(PackedPanel a, PackedPanel b, int64_t steps, bool acc
     _tile_zero(2);
     _tile_zero(3);
   }
-  for (int order = kMaxParts - 1; order >= 0; --order) {
-    for (int i = 0; i <= order; ++i) {
-      const int j = order - i;
-      if (i >= a.parts || j >= b.parts) continue;
-      const uint16_t* pa = a.tiles + i * PanelHalves(steps);
-      const uint16_t* pb = b.tiles + j * PanelHalves(steps);
-      for (int64_t step = 0; step < steps; ++step) {
-        _tile_loadd(4, pa, 64);
-        _tile_loadd(6, pb, 64);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_loadd(7, pb + kTileHalves, 64);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_loadd(5, pa + kTileHalves, 64);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
-        pa += 2 * kTileHalves;
-        pb += 2 * kTileHalves;
-      }
-    }
-  }
+  AddProducts(a, b, steps);
   _tile_stored(0, out, stride);
   _tile_stored(1, out + kTileRows, stride);
   _tile_stored(2, below, stride);
