@@ -3,11 +3,12 @@
 import time
 from collections.abc import Callable
 from functools import partial
-from itertools import cycle
+from itertools import count, cycle
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import synthetic
 
 import fsparse
@@ -40,13 +41,17 @@ def init(
 
 
 def step_of(optimizer: Any, sampler_of: Any, size: int, per_example: bool) -> Any:
-    """``(params, state, index, key, ids, labels) -> (params, state, loss, active)``."""
+    """``(params, state, index, seed, ids, labels) -> params, state, loss, active``."""
 
-    def loss_fn(params: Any, index: Any, key: Array, ids: Array, labels: Array) -> Any:
+    def loss_fn(params: Any, index: Any, seed: Array, ids: Array, labels: Array) -> Any:
         h = jax.nn.relu(fsparse.embedding_bag(params["embedding"], ids))
         query = samplers.Query(labels, h, params["output"])
         active = fsparse.sample_active_set(
-            sampler_of(index), key, query, size=size, per_example=per_example
+            sampler_of(index),
+            jax.random.key(seed),
+            query,
+            size=size,
+            per_example=per_example,
         )
         logits = fsparse.sampled_matmul(h, params["output"], active.ids)
         loss = fsparse.sampled_softmax_loss(logits, active.targets, active.is_active)
@@ -80,12 +85,11 @@ def sampled(
     made = step_of(optimizer, lambda _: uniform, size, per_example)
     step = jax.jit(made, donate_argnums=(0, 1))
     data = cycle(on_device(features, nonzeros, labels, labels_per_example, batch))
-    key = jax.random.key(1)
+    seeds = map(np.uint32, count())  # keys are made in the step
 
     def call() -> None:
-        nonlocal params, state, key
-        key, own = split(key)
-        params, state, loss, _ = step(params, state, None, own, *next(data))
+        nonlocal params, state
+        params, state, loss, _ = step(params, state, None, next(seeds), *next(data))
         jax.block_until_ready((params, state, loss))
 
     return call
@@ -126,20 +130,18 @@ def hashed(
         return params, state, index, loss
 
     data = cycle(on_device(features, nonzeros, labels, labels_per_example, batch))
-    key = jax.random.key(1)
+    seeds = map(np.uint32, count())  # keys are made in the step
 
     def call() -> float:
-        nonlocal params, state, index, key
+        nonlocal params, state, index
         began = time.perf_counter()
-        key, own = split(key)
-        params, state, index, loss = step(params, state, index, own, *next(data))
+        params, state, index, loss = step(
+            params, state, index, next(seeds), *next(data)
+        )
         jax.block_until_ready((params, state, index, loss))
         return time.perf_counter() - began + charged
 
     return call
-
-
-split = jax.jit(lambda key: tuple(jax.random.split(key)))
 
 
 def on_device(*shape: int) -> list[tuple[Array, Array]]:

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable
 from functools import partial
-from itertools import cycle
+from itertools import count, cycle
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from systems.training_fsparse import on_device, random_table, split
+from systems.training_fsparse import on_device, random_table
 
 Array = jax.Array
 Loss = Callable[..., Array]
@@ -33,29 +34,29 @@ def cross_entropy(logits: Array, targets: Array) -> Array:
 
 
 def with_random_rows(
-    key: Array, targets: Array, negatives: int, n: int
+    seed: Array, targets: Array, negatives: int, n: int
 ) -> tuple[Array, Array]:
     """The batch's labels and uniform rows, sorted, each once; and where labels are."""
-    drawn = jax.random.randint(key, (negatives,), 0, n)
+    drawn = jax.random.randint(jax.random.key(seed), (negatives,), 0, n)
     every = jnp.concatenate([targets.ravel(), drawn])
     ids = jnp.unique(every, size=len(every), fill_value=n)
     return ids, jnp.searchsorted(ids, targets)
 
 
-def dense_loss(params: Any, key: Array, ids: Array, targets: Array) -> Array:
+def dense_loss(params: Any, seed: Array, ids: Array, targets: Array) -> Array:
     """Over all labels."""
-    del key
+    del seed
     h = jax.nn.relu(jnp.sum(params["embedding"][ids], axis=1))
     return cross_entropy(h @ params["output"].T, targets)
 
 
 def sampled_loss(
-    negatives: int, params: Any, key: Array, ids: Array, targets: Array
+    negatives: int, params: Any, seed: Array, ids: Array, targets: Array
 ) -> Array:
     """Over some labels; its gradients are as large as the tables."""
     n = len(params["output"])
     h = jax.nn.relu(jnp.sum(params["embedding"][ids], axis=1))
-    active, columns = with_random_rows(key, targets, negatives, n)
+    active, columns = with_random_rows(seed, targets, negatives, n)
     rows = params["output"].at[active].get(mode="fill", fill_value=0)
     logits = jnp.where(active < n, h @ rows.T, -jnp.inf)
     return cross_entropy(logits, columns)
@@ -82,10 +83,10 @@ def by_hand(negatives: int, params: Any) -> tuple[Callable[..., Any], Any]:
         return cross_entropy(jnp.where(is_row, h @ some["output"].T, -jnp.inf), columns)
 
     @partial(jax.jit, donate_argnums=(0, 1))
-    def step(params: Any, state: Any, key: Array, ids: Array, targets: Array) -> Any:
+    def step(params: Any, state: Any, seed: Array, ids: Array, targets: Array) -> Any:
         n, count = len(params["output"]), state["count"] + 1
         used = jnp.unique(ids, size=ids.size, fill_value=len(params["embedding"]))
-        active, columns = with_random_rows(key, targets, negatives, n)
+        active, columns = with_random_rows(seed, targets, negatives, n)
         rows = {"embedding": used, "output": active}
         some = {name: at(params[name], rows[name]) for name in rows}
         places = jnp.searchsorted(used, ids)
@@ -145,12 +146,11 @@ def train(
     params = init(features, labels, width)
     step, state = step_of(how, negatives, params)
     data = cycle(on_device(features, nonzeros, labels, labels_per_example, batch))
-    key = jax.random.key(1)
+    seeds = map(np.uint32, count())  # keys are made in the step
 
     def call() -> None:
-        nonlocal params, state, key
-        key, own = split(key)
-        params, state, loss = step(params, state, own, *next(data))
+        nonlocal params, state
+        params, state, loss = step(params, state, next(seeds), *next(data))
         jax.block_until_ready((params, state, loss))
 
     return call
