@@ -115,23 +115,24 @@ inline StoredTables InPlace(Tables tables) {
   return stored;
 }
 
-// So many rows cover the time that memory takes, and fit L1 beside what is in use.
+// So many rows cover the time that memory takes. They are wanted in L2, as in rows.h.
 inline int64_t RowsAhead(const StoredTables& tables) {
-  constexpr int64_t kBytesAhead = 6 << 10;
+  constexpr int64_t kBytesAhead = 24 << 10;
   int64_t bytes = 1;
   for (int i = 0; i < tables.count; ++i) bytes += tables.at[i].row_bytes;
-  return std::clamp<int64_t>(kBytesAhead / bytes, 1, 16);
+  return std::clamp<int64_t>(kBytesAhead / bytes, 1, 32);
 }
 
 // Inlined by force: GCC takes a function that only prefetches for one without effect.
 __attribute__((always_inline)) inline void PrefetchRows(const StoredTables& tables,
                                                         int64_t r) {
   constexpr int64_t kLine = 64;
+  constexpr int kIntoL2 = 2;
   for (int i = 0; i < tables.count; ++i) {
     const StoredRows& table = tables.at[i];
     const char* row = table.data + r * table.row_bytes;
     for (int64_t at = 0; at < table.row_bytes; at += kLine) {
-      __builtin_prefetch(row + at, /*rw=*/1);
+      __builtin_prefetch(row + at, /*rw=*/0, kIntoL2);
     }
   }
 }
