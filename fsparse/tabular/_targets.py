@@ -6,6 +6,7 @@
 
 import dataclasses
 from collections.abc import Iterable
+from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -108,13 +109,14 @@ def fit_labels(kind: Target, name: str, found: Iterable[str]) -> Labels:
 def encode_labels(kind: Target, labels: Labels, bags: Bags) -> tuple[SparseRows, int]:
     """Rows of label ids, each once, rising; and how many labels the fit did not see."""
     if isinstance(kind, integer):
-        ids = np.array([int(t) for t in bags.texts], np.int64)
+        ids = np.fromiter(map(int, bags.texts), np.int64, len(bags.texts))
         ids[ids >= labels.num_labels] = -1
     else:
         index = {name: i for i, name in enumerate(labels.names)}
         if isinstance(kind, binary):
             index = dict.fromkeys(labels.negatives, 0) | {kind.positive: 1}
-        ids = np.array([index.get(t, -1) for t in bags.texts], np.int64)
+        found = map(index.get, bags.texts, repeat(-1))
+        ids = np.fromiter(found, np.int64, len(bags.texts))
     return _distinct(ids, bags.lengths, labels.num_labels), int(np.sum(ids < 0))
 
 
