@@ -37,7 +37,7 @@ def fraction_or_path(text: str) -> float | str:
 
 
 def delimiter(text: str) -> str:
-    """One character; ``\\t`` and ``tab`` are the tab, which is hard to type."""
+    r"""One character; ``\t`` and ``tab`` are the tab, which is hard to type."""
     text = {"\\t": "\t", "tab": "\t"}.get(text, text)
     if len(text) != 1:
         raise argparse.ArgumentTypeError(f"must be one character; got {text!r}")

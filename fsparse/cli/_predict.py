@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> None:
     require_folder(arguments.out)
     model, reader = load(arguments.model), reader_of(arguments, arguments.data)
     found = (model.predict(part, arguments.k) for part in reader)
-    first = next(found, [])  # errors of the arguments come before the header
+    first: Any = next(found, [])  # errors of the arguments come before the header
     with _opened(arguments.out) as file:
         table, row = csv.writer(file, lineterminator="\n"), 0
         table.writerow(["row", "rank", "label", "score"])

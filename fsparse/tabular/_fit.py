@@ -1,6 +1,7 @@
 """One pass over the data: labels, statistics, room for an example, histories."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -42,7 +43,9 @@ class _Found:
         self.label_capacity = 1
         self.lengths: I64 = np.zeros(1, np.int64)  # rows of each length
         self.is_seen = np.zeros(MAX_FEATURES, bool)
-        self.numbers = {n: c for n, c in schema.columns.items() if _is_number(c)}
+        self.numbers = {
+            n: c for n, c in schema.columns.items() if isinstance(c, numerical)
+        }
         self.samples: dict[str, Sample] = dict.fromkeys(self.numbers, no_sample())
 
     def add(self, parsed: Parsed, report: Report) -> Held:
@@ -59,7 +62,7 @@ class _Found:
         assert bags is not None
         self.label_capacity = max(self.label_capacity, bags.lengths.max(initial=1))
         self.num_rows += m
-        flat = [rows for part in parts.values() for rows in part]
+        flat = [*chain.from_iterable(parts.values())]
         features = beside(flat, m, self.schema.hashed_to)
         if self.schema.num_features is None:
             self.is_seen[features.ids] = True
@@ -134,14 +137,9 @@ def fit_encode(
     features = []
     for part in parts:
         numbers = scaled(schema, fitted.statistics, part.numbers)
-        flat = [
-            part.features,
-            *(rows for column in numbers.values() for rows in column),
-        ]
-        rows, clipped = clip(
-            add_rows(flat, part.features.num_rows, fitted.num_features),
-            fitted.feature_capacity,
-        )
+        flat = [part.features, *chain.from_iterable(numbers.values())]
+        added = add_rows(flat, part.features.num_rows, fitted.num_features)
+        rows, clipped = clip(added, fitted.feature_capacity)
         report.num_clipped += clipped.entries
         features.append(rows)
     ids = label_ids(schema.labels, fitted.labels, [*found.labels.codes])
@@ -176,7 +174,3 @@ def _require_share(function: str, capacity_quantile: float) -> None:
         raise ValueError(
             f"{function}: capacity_quantile must be in (0, 1]; got {capacity_quantile}."
         )
-
-
-def _is_number(column: object) -> bool:
-    return isinstance(column, numerical)

@@ -3,7 +3,7 @@
 import re
 import statistics
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -147,7 +147,7 @@ def _kind(name: str, sample: Rows, missing: frozenset[str]) -> Column:
     return text() if words > _MIN_WORDS else categorical()
 
 
-def _labels(values: list[Any], missing: frozenset[str]) -> Target:
+def _labels(values: Sequence[Any], missing: frozenset[str]) -> Target:
     if any(isinstance(value, list) for value in values):
         return multi_label()
     texts = [t for t in read_texts(values, missing)[0].texts if t]
