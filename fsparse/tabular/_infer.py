@@ -72,11 +72,14 @@ def infer_schema(
     """
     sample = _sample(read(source, **options), target, sample_rows)
     missing = _missing_marks(sample)
+    notes: list[str] = []
     columns = {
-        name: _kind(name, sample, frozenset(missing))
+        name: _kind(name, sample, frozenset(missing), notes)
         for name in sample.columns
         if name != target
     }
+    for note in notes:
+        warnings.warn(note, stacklevel=2)
     labels = _labels(sample.columns[target], frozenset(missing))
     return Schema(columns, target, labels, missing=missing)
 
@@ -121,7 +124,8 @@ def _missing_marks(sample: Rows) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def _kind(name: str, sample: Rows, missing: frozenset[str]) -> Column:
+def _kind(name: str, sample: Rows, missing: frozenset[str], notes: list[str]) -> Column:
+    """The kind of a column; what it will not read goes to the notes."""
     values = sample.columns[name]
     if any(isinstance(value, list) for value in values):
         return multi_label()
@@ -133,11 +137,11 @@ def _kind(name: str, sample: Rows, missing: frozenset[str]) -> Column:
     if _are_most(present, bad):
         if _are_codes(name, numbers):
             return categorical()
-        _warn(name, "numerical", [(places[i], what) for i, what in bad], sample)
+        notes += _note(name, "numerical", sample, places, bad)
         return numerical()
     _, bad = read_times(present, None, missing)
     if _are_most(present, bad):
-        _warn(name, "timestamp", [(places[i], what) for i, what in bad], sample)
+        notes += _note(name, "timestamp", sample, places, bad)
         return timestamp()
     texts = read_texts(present, missing)[0].texts
     delimiter = _delimiter(texts)
@@ -176,18 +180,15 @@ def _are_codes(name: str, numbers: F64) -> bool:
     return is_whole and (is_id or len(np.unique(numbers)) <= _FEW)
 
 
-def _warn(name: str, kind: str, bad: Bad, sample: Rows) -> None:
-    """Of cells that the kind will not read."""
-    if not bad:
-        return
-    at, what = bad[0]
-    warnings.warn(
+def _note(name: str, kind: str, sample: Rows, places: list[int], bad: Bad) -> list[str]:
+    """Of the cells of a column that its kind will not read, if there are any."""
+    return [
         f"infer_schema: the column {name!r} is {kind}, but for {len(bad)} of "
-        f"{sample.num_rows} rows; {sample.place(at)}: it {what}. Correct such values, "
-        "add them to 'missing' of the schema, or leave such rows out with strict=False "
-        "(in the shell, --skip-bad-rows).",
-        stacklevel=4,
-    )
+        f"{sample.num_rows} rows; {sample.place(places[at])}: it {what}. Correct such "
+        "values, add them to 'missing' of the schema, or leave such rows out with "
+        "strict=False (in the shell, --skip-bad-rows)."
+        for at, what in bad[:1]
+    ]
 
 
 def _delimiter(texts: list[str]) -> str | None:
