@@ -2,6 +2,9 @@
 
 import argparse
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any, NoReturn
@@ -20,6 +23,11 @@ _COMMANDS = {
 def main(argv: list[str] | None = None) -> None:
     """Runs a subcommand; what is wrong with the input ends in one line on stderr."""
     arguments = _parser().parse_args(argv)
+    with _plain_warnings(arguments.command):
+        _run(arguments)
+
+
+def _run(arguments: argparse.Namespace) -> None:
     try:
         _module(arguments.command).run(arguments)
     except KeyboardInterrupt as e:
@@ -28,6 +36,20 @@ def main(argv: list[str] | None = None) -> None:
         sys.stderr.close()  # whoever read our output has left
     except (ValueError, TypeError, OSError, RuntimeError, ImportError) as e:
         _end(arguments.command, str(e), 1)
+
+
+@contextmanager
+def _plain_warnings(command: str) -> Iterator[None]:
+    """Warnings as errors are told: what is said, not where in the code."""
+
+    def plain(message: Warning | str, *_: Any, **__: Any) -> str:
+        return f"fsparse {command}: {message}\n"
+
+    before, warnings.formatwarning = warnings.formatwarning, plain
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def _end(command: str, message: str, status: int) -> NoReturn:
