@@ -1,0 +1,37 @@
+"""Sockets that listen."""
+
+import contextlib
+import socket
+
+_BACKLOG = 2048  # connections that wait to be accepted
+
+
+def listen(host: str, port: int) -> list[socket.socket]:
+    """One for each address of the host; port 0 takes free ones.
+
+    Raises:
+      OSError: if the host is not known, or the port is taken or not allowed.
+    """
+    with contextlib.ExitStack() as opened:
+        try:
+            sockets = [
+                opened.enter_context(_listen(family, address))
+                for family, address in _addresses(host, port)
+            ]
+        except OSError as e:
+            raise OSError(
+                f"serve: it must be possible to listen on {host}:{port}; got: "
+                f"{e.strerror}. Pass another port; 0 takes a free one."
+            ) from e
+        opened.pop_all()
+    return sockets
+
+
+def _addresses(host: str, port: int) -> list[tuple[int, tuple[str, int]]]:
+    kind, flags = socket.SOCK_STREAM, socket.AI_PASSIVE
+    found = socket.getaddrinfo(host, port, type=kind, flags=flags)
+    return [*dict.fromkeys((each[0], (str(each[4][0]), port)) for each in found)]
+
+
+def _listen(family: int, address: tuple[str, int]) -> socket.socket:
+    return socket.create_server(address, family=family, backlog=_BACKLOG)
