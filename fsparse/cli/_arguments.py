@@ -36,6 +36,14 @@ def fraction_or_path(text: str) -> float | str:
     return value
 
 
+def delimiter(text: str) -> str:
+    r"""One character; ``\t`` and ``tab`` are the tab, which is hard to type."""
+    text = {"\\t": "\t", "tab": "\t"}.get(text, text)
+    if len(text) != 1:
+        raise argparse.ArgumentTypeError(f"must be one character; got {text!r}")
+    return text
+
+
 def seed(text: str) -> int:
     """A whole number in [0, 2**31)."""
     return _whole(text, 2**31)

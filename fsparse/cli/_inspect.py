@@ -9,12 +9,15 @@ Examples:
 import argparse
 import json
 
+from fsparse.cli._reading import add_reading, reader_of
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """A file, and what to show of it."""
     add = parser.add_argument
     add("file", help="a model, or a table if there is a --target")
     add("--target", help="column of the labels of a table")
+    add_reading(parser)
     add("--explain", metavar="JSON", help="a row: which columns speak for its label")
 
 
@@ -24,7 +27,8 @@ def run(arguments: argparse.Namespace) -> None:
     from fsparse.tabular import infer_schema
 
     if arguments.target:
-        print(infer_schema(arguments.file, arguments.target).to_json())
+        reader = reader_of(arguments, arguments.file)
+        print(infer_schema(reader, arguments.target).to_json(), end="")
         return
     pipeline = Pipeline.load(arguments.file)
     if not arguments.explain:

@@ -19,6 +19,7 @@ from fsparse.cli._arguments import (
     require_folder,
     seed,
 )
+from fsparse.cli._reading import add_reading, reader_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--target", help="column of the labels; the kinds of the others are inferred")
     add("--schema", type=Path, help="JSON of the schema, in place of --target")
     add("--validation", type=fraction_or_path, default=0.1, metavar="FILE|FRACTION")
-    add("--skip-bad-rows", action="store_true", help="leave them out, and count them")
+    add_reading(parser, skips=True)
     add("--epochs", type=positive_int, default=5)
     add("--batch-size", type=positive_int, help="default: 256, or less for small data")
     add("--learning-rate", type=positive_float, default=1e-3)
@@ -48,7 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
     from fsparse.pipeline import train_table
     from fsparse.tabular import Schema
 
-    schema = arguments.schema and Schema.from_json(arguments.schema.read_text())
+    schema = arguments.schema and Schema.from_json(arguments.schema.read_text("utf-8"))
     records: list[dict[str, Any]] = []
 
     def record(found: Any, _: Any) -> None:
@@ -57,12 +58,15 @@ def run(arguments: argparse.Namespace) -> None:
     for path in (arguments.out, arguments.json, arguments.plot):
         require_folder(path)
     chosen = {"batch_size": arguments.batch_size, "patience": arguments.patience}
+    validation = arguments.validation
+    if isinstance(validation, str):
+        validation = reader_of(arguments, validation)
     pipeline = train_table(
-        arguments.data,
+        reader_of(arguments, arguments.data),
         arguments.target,
         schema=schema,
         width=arguments.width,
-        validation=arguments.validation,
+        validation=validation,
         strict=not arguments.skip_bad_rows,
         seed=arguments.seed,
         epochs=arguments.epochs,

@@ -91,7 +91,7 @@ def hit_at(k: int, is_hit: Array) -> Array:
 
 
 def count_labels(labels: Array, *, num_labels: int) -> Array:
-    """How many labels each example has.
+    """How many distinct labels each example has.
 
     Args:
       labels: ``i32[b, l]``; ids outside ``[0, num_labels)`` are padding.
@@ -105,14 +105,21 @@ def count_labels(labels: Array, *, num_labels: int) -> Array:
       ValueError: if ``labels`` has not two axes.
 
     Example:
-      >>> count_labels(jnp.array([[1, 9], [9, 9]]), num_labels=9)
-      Array([1, 0], dtype=int32)
+      >>> count_labels(jnp.array([[1, 1, 2], [1, 9, 9]]), num_labels=9)
+      Array([2, 1], dtype=int32)
     """
     fn = "count_labels"
     (labels,) = _checks.as_arrays(fn, labels=labels)
     _checks.require_ids(fn, labels=labels)
     _checks.require_rank(fn, 2, labels=labels)
-    return jnp.sum(valid(labels, num_labels), axis=1, dtype=jnp.int32)
+    return jnp.sum(_is_new(labels, num_labels)[1], axis=1, dtype=jnp.int32)
+
+
+def _is_new(labels: Array, num_labels: int) -> tuple[Array, Array]:
+    """The labels of each example in order, and which come for the first time."""
+    labels = jnp.sort(labels, axis=1)
+    is_new = jnp.diff(labels, axis=1, prepend=labels[:, :1] - 1) != 0
+    return labels, valid(labels, num_labels) & is_new
 
 
 def recall_at(k: int, is_hit: Array, num_true: Array) -> Array:
@@ -236,7 +243,7 @@ def propensity_gains(
     Args:
       k: cut-off, at least 1.
       predicted: ``i32[b, >= k]``, best first.
-      labels: ``i32[b, l]``; ids outside ``[0, n)`` are padding.
+      labels: ``i32[b, l]``, which may repeat; ids outside ``[0, n)`` are padding.
       weights: ``f32[n]`` of :func:`inverse_propensities`.
 
     Returns:
@@ -264,6 +271,7 @@ def propensity_gains(
     top = predicted[:, :k]
     is_hit = hits(top, labels, num_labels=n)
     gained = jnp.where(is_hit, weights[jnp.clip(top, 0, n - 1)], 0.0)
-    own = jnp.where(valid(labels, n), weights[jnp.clip(labels, 0, n - 1)], 0.0)
+    labels, is_new = _is_new(labels, n)
+    own = jnp.where(is_new, weights[jnp.clip(labels, 0, n - 1)], 0.0)
     best = -jnp.sort(-own, axis=1)[:, :k]
     return jnp.sum(gained, axis=1) / k, jnp.sum(best, axis=1) / k

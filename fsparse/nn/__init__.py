@@ -8,8 +8,9 @@ A layer says what it does and holds no arrays::
 
 ``params`` and ``state`` are pytrees; wide tables among them are :class:`fsparse.Table`,
 of which :func:`fsparse.value_and_grad` gives row gradients. A head is a last layer: it
-has ``loss`` and ``top_k`` beside. A model has ``init``, ``loss`` and ``predict``, of
-batches. All of it is ordinary JAX: ``jit``, ``vmap`` over models, ``scan`` over steps.
+has ``loss`` and ``top_k`` beside. A model is a :class:`fsparse.train.Model`, with
+``init``, ``loss`` and ``predict`` of batches. All of it is ordinary JAX: ``jit``,
+``vmap`` over models, ``scan`` over steps.
 """
 
 from fsparse.nn._activation import Activation
@@ -27,7 +28,7 @@ from fsparse.nn._norms import LayerNorm, UnitNorm
 from fsparse.nn._sequential import Residual, Sequential
 from fsparse.nn._softmax import Softmax
 from fsparse.nn._sparse_linear import SparseLinear
-from fsparse.nn._spec import Head, Layer, Model
+from fsparse.nn._spec import Head, Layer
 from fsparse.nn._summary import summary
 from fsparse.nn._two_tower import TwoTower
 
@@ -45,7 +46,6 @@ __all__ = [
     "LayerNorm",
     "Linear",
     "Mach",
-    "Model",
     "Residual",
     "Sequential",
     "Softmax",

@@ -58,7 +58,7 @@ class Classifier(Spec):
     @property
     def num_labels(self) -> int:
         """Those of the head."""
-        return int(getattr(self.head, "num_labels"))  # noqa: B009
+        return self.head.num_labels
 
     def init(self, key: Key) -> tuple[dict[str, Any], dict[str, Any]]:
         """Those of body and head."""

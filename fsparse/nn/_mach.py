@@ -159,6 +159,13 @@ class Mach(Head):
         ids = jnp.arange(self.num_labels, dtype=jnp.int32)
         return self._scores(self._probabilities(params, h).T, ids), state
 
+    def scores(
+        self, params: dict[str, Array], state: Any, h: Array, label_ids: Array
+    ) -> Array:
+        """The scores ``f32[b, m]`` of the labels ``i32[m]``, and of no others."""
+        del state
+        return self._scores(self._probabilities(params, h).T, label_ids)
+
     def _logits(self, params: dict[str, Array], h: Array) -> Array:
         """``f32[b, num_hashes * num_buckets]``."""
         h = hidden_of("nn.Mach", h, self.width)

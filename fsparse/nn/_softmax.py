@@ -19,6 +19,9 @@ Array = jax.Array
 class Softmax(Head):
     """A head of few labels, such as two for yes and no: ``logits = h @ w.T + bias``.
 
+    Of a single label, the logit is that of having it: examples without it are negative
+    ones, ``loss[i] = softplus(+-logits[i])``.
+
     ``params["kernel"]`` is ``f32[num_labels, width + 1]``, the bias in its last column.
 
     Args:
@@ -66,6 +69,9 @@ class Softmax(Head):
         del key, train
         logits, state = self.apply(params, state, h)
         label_ids = labels_of("nn.Softmax", label_ids, logits)
+        if self.num_labels == 1:
+            has_it = jnp.any(label_ids == 0, axis=1)
+            return jax.nn.softplus(jnp.where(has_it, -1, 1) * logits[:, 0]), state
         every = jnp.ones(self.num_labels, bool)
         return OBJECTIVES[self.objective](logits, label_ids, every), state
 

@@ -214,6 +214,14 @@ class SparseLinear(Head):
         x = with_one(hidden_of("nn.SparseLinear", h, self.width), self.bias)
         return product(x, params["table"]), state
 
+    def scores(
+        self, params: dict[str, Any], state: Any, h: Array, label_ids: Array
+    ) -> Array:
+        """The logits ``f32[b, m]`` of the labels ``i32[m]``, and of no others."""
+        del state
+        x = with_one(hidden_of("nn.SparseLinear", h, self.width), self.bias)
+        return sampled_matmul(x, params["table"], label_ids)
+
     def with_index(
         self,
         params: dict[str, Any],

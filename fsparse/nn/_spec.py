@@ -6,7 +6,7 @@ is in ``params``, and what is kept beside it (an index, label counts) in ``state
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 
@@ -84,14 +84,17 @@ class Layer(Spec):
 
 
 class Head(Layer):
-    """A last layer: ``f32[b, width]`` to labels.
+    """A last layer: ``f32[b, width]`` to labels, of which there are ``num_labels``.
 
     ``init(key) -> (params, state)``;
     ``loss(params, state, h, label_ids, *, key=None, train=True) -> (f32[b], state)``,
-    which is 0 for an example without labels;
-    ``top_k(params, state, h, k) -> (scores f32[b, k], ids i32[b, k])``, best first; and
-    ``apply(params, state, h) -> (scores f32[b, num_labels], state)``.
+    which is 0 for an example without labels, unless there is but one;
+    ``top_k(params, state, h, k) -> (scores f32[b, k], ids i32[b, k])``, best first;
+    ``apply(params, state, h) -> (scores f32[b, num_labels], state)``; and
+    ``scores(params, state, h, label_ids) -> f32[b, m]``, those of ``i32[m]`` alone.
     """
+
+    num_labels: int
 
     def loss(self, params: Any, state: Any, *args: Any, **kwargs: Any) -> Any:
         """The loss of each example, and the next state."""
@@ -101,37 +104,14 @@ class Head(Layer):
         """The best labels of each example, best first."""
         raise NotImplementedError(f"nn.{type(self).__name__}: top_k must be defined.")
 
+    def scores(self, params: Any, state: Any, h: Array, label_ids: Array) -> Array:
+        """The scores of some labels, as of ``apply``."""
+        return self.apply(params, state, h)[0][:, label_ids]
+
     def with_label_counts(self, state: Any, counts: Any) -> Any:
         """The state, for labels of these counts; the same where they do not matter."""
         del counts
         return state
-
-
-@runtime_checkable
-class Model(Protocol):
-    """What can be trained and asked; batches are any pytrees that it understands."""
-
-    def init(self, key: Key) -> tuple[Any, Any]:
-        """``(params, state)``."""
-
-    def loss(
-        self,
-        params: Any,
-        state: Any,
-        batch: Any,
-        *,
-        key: Key | None = None,
-        train: bool = True,
-    ) -> tuple[Array, Any]:
-        """The losses ``f32[b]``, and the next state."""
-
-    def predict(
-        self, params: Any, state: Any, batch: Any, k: int
-    ) -> tuple[Array, Array]:
-        """The scores ``f32[b, k]`` and ids ``i32[b, k]`` of the best labels."""
-
-    def summary(self) -> str:
-        """A table of the parts."""
 
 
 def registry() -> dict[str, type[Spec]]:

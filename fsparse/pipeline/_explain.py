@@ -4,11 +4,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from fsparse.data.rows import SparseRows, clip, concatenate
 from fsparse.pipeline._rows import padded
-from fsparse.tabular._bags import add_rows
 
 if TYPE_CHECKING:
     from fsparse.pipeline._pipeline import Pipeline
@@ -29,23 +28,16 @@ def explain(
 ) -> list[Reason]:
     """The logit of the row, less that of the row without each column."""
     schema = pipeline.schema
-    label_id = _label_id(pipeline, row, label)
-    whole, parts = schema.encode_parts([row])
-    rows = concatenate([whole, *_without_each(list(parts.values()))])
-    rows, _ = clip(rows, schema.feature_capacity)
+    label_id = jnp.array([_label_id(pipeline, row, label)], jnp.int32)
+    names, rows = schema.encode_without_each(row)
     batch = padded(rows, np.arange(rows.num_rows), schema.feature_capacity)
-    logits = _logits(pipeline.model, pipeline.params, pipeline.state, batch, label_id)
-    lost = np.asarray(logits[0] - logits[1:])
+    scores = _scores(pipeline.model, pipeline.params, pipeline.state, batch, label_id)
+    lost = np.asarray(scores[0] - scores[1 : rows.num_rows])
     reasons = [
         Reason(name, row.get(name), float(weight))
-        for name, weight in zip(parts, lost, strict=False)
+        for name, weight in zip(names, lost, strict=True)
     ]
     return sorted(reasons, key=lambda reason: -abs(reason.weight))
-
-
-def _without_each(parts: list[SparseRows]) -> list[SparseRows]:
-    n = parts[0].num_columns
-    return [add_rows(parts[:i] + parts[i + 1 :], 1, n) for i in range(len(parts))]
 
 
 def _label_id(pipeline: "Pipeline", row: dict[str, Any], label: str | None) -> int:
@@ -61,8 +53,7 @@ def _label_id(pipeline: "Pipeline", row: dict[str, Any], label: str | None) -> i
 
 
 @partial(jax.jit, static_argnums=0)
-def _logits(model: Any, params: Any, state: Any, batch: Any, label_id: int) -> Array:
+def _scores(model: Any, params: Any, state: Any, batch: Any, label_id: Array) -> Array:
     """``f32[b]``, of one label."""
     h, _ = model.encode(params, state, batch)
-    logits, _ = model.head.apply(params["head"], state["head"], h)
-    return logits[:, label_id]
+    return model.head.scores(params["head"], state["head"], h, label_id)[:, 0]

@@ -3,31 +3,29 @@
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from fsparse import _checks
+from fsparse.metrics import inverse_propensities
 from fsparse.nn import (
     Classifier,
     EmbeddingBag,
     HashedEmbedding,
-    Softmax,
     SparseLinear,
     summary,
 )
 from fsparse.nn._spec import Spec
 from fsparse.pipeline import _file
+from fsparse.pipeline._best import best_labels
 from fsparse.pipeline._explain import Reason, explain
-from fsparse.pipeline._rows import Source, batches_of, dataset_of
-from fsparse.tabular import FittedSchema, Report
-from fsparse.tabular._rows import Table
+from fsparse.pipeline._rows import batches_of, dataset_of, require_tables
+from fsparse.tabular import FittedSchema, Report, Source, multi_label, read
 from fsparse.train import evaluate
 
-Array = jax.Array
+_best = best_labels
 
 
 class Prediction(NamedTuple):
@@ -71,19 +69,19 @@ class Pipeline:
     def __post_init__(self) -> None:
         require_fit(self.schema, self.model)
 
-    def predict(self, rows: Table, k: int = 1) -> list[list[Prediction]]:
+    def predict(self, source: Source, k: int = 1) -> list[list[Prediction]]:
         """The ``k`` best labels of each row, best first.
 
         Args:
-          rows: a list of dicts, a dict of columns, or a part of a reader; targets are
-            not looked at.
+          source: rows (a list of dicts or a dict of columns), a path of a CSV or
+            parquet file, or a reader; targets are not looked at.
           k: how many, at most as many as there are labels.
 
         Raises:
           ValueError: if a column is missing or a value cannot be read; the message
             names column, row and remedy. Or if ``k`` is out of range.
         """
-        scores, ids = self.predict_ids(rows, k)
+        scores, ids = self.predict_ids(source, k)
         names = self.schema.label_names
         return [
             [
@@ -95,7 +93,7 @@ class Pipeline:
         ]
 
     def predict_ids(
-        self, rows: Table, k: int = 1, *, report: Report | None = None
+        self, source: Source, k: int = 1, *, report: Report | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """The same as ``f32[m, k]`` scores and ``i32[m, k]`` ids.
 
@@ -103,6 +101,20 @@ class Pipeline:
         A ``report`` is filled with what was odd about the rows; without one, a
         ``UserWarning`` tells.
         """
+        self.require_k(k)
+        require_tables("Pipeline.predict", source)
+        features = self.schema.encode_features(read(source), report=report)
+        found = []
+        for batch, count in batches_of(features, self.schema.feature_capacity):
+            best = best_labels(self.model, k, self.params, self.state, batch)
+            found.append([np.asarray(x)[:count] for x in best])
+        if not found:
+            return np.zeros((0, k), np.float32), np.zeros((0, k), np.int32)
+        scores, ids = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return scores, ids
+
+    def require_k(self, k: int) -> None:
+        """Raises ValueError, if so many labels of a row cannot be predicted."""
         _checks.require_count("Pipeline.predict", 1, k=k)
         n = self.schema.num_labels
         if k > n:
@@ -115,15 +127,6 @@ class Pipeline:
                 f"Pipeline.predict: k must be at most {self.search.size}, the labels "
                 f"that the search scores; got {k}. Use with_search for more."
             )
-        features = self.schema.encode_features(rows, report=report)
-        found = []
-        for batch, count in batches_of(features, self.schema.feature_capacity):
-            best = _best(self.model, k, self.params, self.state, batch)
-            found.append([np.asarray(x)[:count] for x in best])
-        if not found:
-            return np.zeros((0, k), np.float32), np.zeros((0, k), np.int32)
-        scores, ids = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        return scores, ids
 
     def evaluate(
         self,
@@ -131,6 +134,7 @@ class Pipeline:
         metrics: Sequence[str] | None = None,
         *,
         history: str = "continued",
+        strict: bool = True,
     ) -> dict[str, float]:
         """Metrics on the rows of a file or a table, by name.
 
@@ -139,10 +143,24 @@ class Pipeline:
           metrics: names of :func:`fsparse.metrics.find`; None for those that suit the
             labels.
           history: of users, ``"continued"`` after the rows of training, or ``"new"``.
+          strict: raise at the first bad row; otherwise such rows are left out.
+
+        Labels weigh in ``psp@k`` by how many rows of the schema's fit have them.
+
+        Raises:
+          ValueError: if a metric or a history is unknown, there is no row, or a row is
+            bad and ``strict``.
         """
+        fn = "Pipeline.evaluate"
+        require_tables(fn, source)
+        if history not in ("continued", "new"):
+            raise ValueError(
+                f"{fn}: history must be 'continued' or 'new'; got {history!r}."
+            )
         state = self.schema.state if history == "continued" else None
-        data = dataset_of(self.schema, source, state=state)
+        data = dataset_of(self.schema, source, state=state, strict=strict)
         names = metrics_for(self.schema) if metrics is None else metrics
+        counts, m = self.schema.label_counts, self.schema.num_rows
         return evaluate(
             self.model,
             self.params,
@@ -150,6 +168,7 @@ class Pipeline:
             data,
             names,
             feature_capacity=self.schema.feature_capacity,
+            label_weights=inverse_propensities(counts, m),
         )
 
     def explain(self, row: dict[str, Any], label: str | None = None) -> list[Reason]:
@@ -228,13 +247,18 @@ class Pipeline:
 
 def require_fit(schema: FittedSchema, model: Classifier) -> None:
     """Raises ValueError, if a model is not of the schema's features and labels."""
-    rows = [
+    features = num_features_of(model) or schema.num_features
+    schema.check_model(num_features=features, num_labels=model.num_labels)
+
+
+def num_features_of(model: Classifier) -> int | None:
+    """Those that its first embedding reads, if it has one of :mod:`fsparse.nn`."""
+    embeddings = (
         part.num_features
         for part in _parts(model.body)
         if isinstance(part, EmbeddingBag | HashedEmbedding)
-    ]
-    features = next(iter(rows), schema.num_features)
-    schema.check_model(num_features=features, num_labels=model.num_labels)
+    )
+    return next(embeddings, None)
 
 
 def _parts(spec: Spec) -> Iterator[Spec]:
@@ -245,24 +269,9 @@ def _parts(spec: Spec) -> Iterator[Spec]:
 
 def metrics_for(schema: FittedSchema) -> tuple[str, ...]:
     """Metrics that suit the labels."""
-    n = schema.num_labels
-    if n == 2:
+    n, is_bag = schema.num_labels, isinstance(schema.schema.labels, multi_label)
+    if n == 1 and schema.label_counts[0] < schema.num_rows:
+        return "loss", "auc"
+    if n == 2 and not is_bag:
         return "loss", "p@1", "auc"
     return "loss", "p@1", *(f"hit@{k}" for k in (5, 10) if k <= n)
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _best(
-    model: Classifier, k: int, params: Any, state: Any, batch: Any
-) -> tuple[Array, Array]:
-    """Scores and ids; probabilities where all labels are computed anyway."""
-    head = model.head
-    if not isinstance(head, Softmax):
-        return model.predict(params, state, batch, k)
-    scores, ids = model.predict(params, state, batch, head.num_labels)
-    of_all = jax.nn.sigmoid if head.objective == "sigmoid" else _softmax
-    return of_all(scores)[:, :k], ids[:, :k]
-
-
-def _softmax(scores: Array) -> Array:
-    return jax.nn.softmax(jnp.where(jnp.isnan(scores), -jnp.inf, scores), axis=1)

@@ -1,35 +1,24 @@
 """Files and rows to data sets and batches."""
 
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from fsparse.data.batches import Batch
 from fsparse.data.rows import Dataset, SparseRows, concatenate, to_padded
-from fsparse.tabular import FittedSchema, Report, read_csv, read_parquet
-from fsparse.tabular._rows import Table
+from fsparse.tabular import FittedSchema, Source, read
 
-Source = str | os.PathLike[str] | Table | Iterable[Table]
+reader_of = read
 _BLOCK = 256  # rows of the largest batch
 
 
-def reader_of(source: Source, **options: Any) -> Any:
-    """Rows as they are; of a path, a reader of parquet or of CSV."""
-    if not isinstance(source, str | os.PathLike):
-        return source
-    if os.fspath(source).endswith(".parquet"):
-        return read_parquet(source)
-    return read_csv(source, **options)
-
-
 def require_tables(fn: str, source: Any) -> None:
-    """Refuses what can be read only once, since it is read twice."""
+    """Refuses what looks like rows, and is something else."""
     if isinstance(source, Iterator):
         raise TypeError(
-            f"{fn}: rows are gone through more than once; got {type(source).__name__}, "
-            "which can be read only once. Pass a path, a reader or a list."
+            f"{fn}: rows must be a path, a reader or a list of dicts; got "
+            f"{type(source).__name__}. Pass a list of its rows."
         )
     if hasattr(source, "to_dict") and not isinstance(source, dict | list):
         raise TypeError(
@@ -39,18 +28,11 @@ def require_tables(fn: str, source: Any) -> None:
 
 
 def dataset_of(
-    schema: FittedSchema,
-    source: Source,
-    *,
-    state: Any = None,
-    strict: bool = True,
-    report: Report | None = None,
+    schema: FittedSchema, source: Source, *, state: Any = None, strict: bool = True
 ) -> Dataset:
     """All examples of a source, in memory."""
-    reader = reader_of(source, strict=strict)
-    parts = list(
-        schema.encode_stream(reader, state=state, strict=strict, report=report)
-    )
+    reader = read(source, strict=strict)
+    parts = list(schema.encode_stream(reader, state=state, strict=strict))
     if not parts:
         raise ValueError("there must be at least one row; got none.")
     return Dataset(

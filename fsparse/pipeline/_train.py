@@ -1,6 +1,6 @@
 """From a table to a trained pipeline, in one call."""
 
-import os
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,15 @@ from fsparse.nn import (
     Softmax,
     extreme_classifier,
 )
-from fsparse.pipeline._pipeline import Pipeline, metrics_for, require_fit
-from fsparse.pipeline._rows import Source, dataset_of, reader_of, require_tables
-from fsparse.tabular import FittedSchema, Schema, infer_schema
-from fsparse.train import evaluate, fit
+from fsparse.pipeline._pipeline import (
+    Pipeline,
+    metrics_for,
+    num_features_of,
+    require_fit,
+)
+from fsparse.pipeline._rows import dataset_of, require_tables
+from fsparse.tabular import FittedSchema, Schema, Source, infer_schema, read
+from fsparse.train import fit
 
 _FEW_LABELS = 2000  # up to which computing all of them is cheap
 _EPOCHS = 5
@@ -40,11 +45,14 @@ def train_table(
     """Trains a classifier of the rows of a table.
 
     Args:
-      source: a path of a CSV or parquet file, rows, or a reader. Its examples are held
-        in memory; for larger ones, see :func:`fsparse.fit`.
-      target: the column of the labels, if the schema is to be inferred from the file.
+      source: a path of a CSV or parquet file, rows, or a reader, such as
+        ``read_csv(path, encoding="latin-1")``. Its examples are held in memory; for
+        larger ones, see :func:`fsparse.fit`.
+      target: the column of the labels, if the schema is to be inferred from the first
+        rows.
       schema: of the columns, in its place.
-      model: a classifier of ``schema.num_features``; None for :func:`default_model`.
+      model: a classifier; None for :func:`default_model`. A schema without
+        ``num_features`` gets those of the model.
       width: of the default model.
       validation: rows to judge by; or the fraction of the rows, drawn by ``seed``, that
         is held out; 0 or None for none.
@@ -56,7 +64,8 @@ def train_table(
         out, the parameters of the least loss of them are kept.
 
     Returns:
-      A :class:`Pipeline` with the metrics of the validation rows as ``figures``.
+      A :class:`Pipeline`. Its ``figures`` are the metrics of the validation rows, for
+      the parameters that were kept.
 
     Raises:
       ValueError: if neither target nor schema is given, or both; and what
@@ -73,29 +82,15 @@ def train_table(
       ['r', 'g', 'b']
     """
     require_tables("train_table", source)
-    plan = _schema(source, target, schema, strict)
-    fitted = plan.fit(reader_of(source, strict=strict), strict=strict)
+    reader = read(source, strict=strict)
+    plan = _schema(reader, target, schema, model)
+    fitted, data = plan.fit_encode(reader, strict=strict)
     model = model or default_model(fitted, width=width)
     require_fit(fitted, model)
-    data = dataset_of(fitted, source, strict=strict)
     train, held = _split(fitted, data, validation, seed, strict)
-    found = fit(
-        model,
-        train,
-        validation=held,
-        seed=seed,
-        **_options(fitted, train, held, options),
-    )
-    figures = {}
-    if held is not None:
-        figures = evaluate(
-            model,
-            found.params,
-            found.state,
-            held,
-            metrics_for(fitted),
-            feature_capacity=fitted.feature_capacity,
-        )
+    chosen = _options(fitted, train, held, options)
+    found = fit(model, train, validation=held, seed=seed, **chosen)
+    figures = found.history.validated(chosen.get("keep_best"))
     return Pipeline(fitted, model, found.params, found.state, None, figures)
 
 
@@ -150,23 +145,23 @@ def default_model(schema: FittedSchema, *, width: int = 128) -> Classifier:
 
 
 def _schema(
-    source: Source, target: str | None, schema: Schema | None, strict: bool
+    reader: Source,
+    target: str | None,
+    schema: Schema | None,
+    model: Classifier | None,
 ) -> Schema:
+    """The schema given or inferred, of as many features as a model that is given."""
     if (target is None) == (schema is None):
         raise ValueError(
             "train_table: either target or schema is required; got "
             f"{'neither' if schema is None else 'both'}. The schema names its target."
         )
-    if schema is not None:
+    if schema is None:
+        assert target is not None
+        schema = infer_schema(reader, target)
+    if model is None or schema.num_features is not None:
         return schema
-    if not isinstance(source, str | os.PathLike):
-        raise ValueError(
-            "train_table: a schema is inferred from a file alone; got "
-            f"{type(source).__name__}. Pass schema=."
-        )
-    assert target is not None
-    is_csv = not os.fspath(source).endswith(".parquet")
-    return infer_schema(source, target, **({"strict": strict} if is_csv else {}))
+    return replace(schema, num_features=num_features_of(model))
 
 
 def _split(

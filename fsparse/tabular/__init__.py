@@ -13,8 +13,9 @@ from fsparse.tabular._fitted import FittedSchema
 from fsparse.tabular._history import history
 from fsparse.tabular._infer import infer_schema
 from fsparse.tabular._parquet import ParquetReader, read_parquet
+from fsparse.tabular._read import Source, read
 from fsparse.tabular._report import Report
-from fsparse.tabular._rows import Rows
+from fsparse.tabular._rows import Rows, Table
 from fsparse.tabular._schema import Schema
 from fsparse.tabular._targets import binary, integer
 
@@ -25,6 +26,8 @@ __all__ = [
     "Report",
     "Rows",
     "Schema",
+    "Source",
+    "Table",
     "binary",
     "categorical",
     "cross",
@@ -33,6 +36,7 @@ __all__ = [
     "integer",
     "multi_label",
     "numerical",
+    "read",
     "read_csv",
     "read_parquet",
     "text",

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from fsparse.data.features import hash_char_ngrams, hash_words
-from fsparse.data.rows import SparseRows, normalize
+from fsparse.data.rows import I64, SparseRows, normalize
 from fsparse.tabular._bags import marked, masked, ragged
 from fsparse.tabular._hashing import (
     U64,
@@ -106,6 +106,10 @@ class numerical:
     def read(self, name: str, rows: Rows, missing: frozenset[str]) -> tuple[F64, Bad]:
         """Numbers, NaN where missing."""
         return read_numbers(rows.columns[name], missing)
+
+    def room(self, value: F64) -> I64:
+        """How many features each number has."""
+        return 1 + (~np.isnan(value) & (self.bins > 0))
 
     def features(
         self, name: str, value: F64, stats: NumericStats, num_features: int

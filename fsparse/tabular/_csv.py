@@ -9,8 +9,9 @@ import dataclasses
 import gzip
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, islice
 
 import numpy as np
 
@@ -34,24 +35,50 @@ class CsvReader:
 
     def __iter__(self) -> Iterator[Rows]:
         """Parts of ``chunk_rows`` rows; the last one may have fewer."""
-        with reporting("read_csv", self.report) as report:
-            held: list[list[str]] = []
-            numbers: list[int] = []
-            width = len(self.columns)
-            records = _records(self.path, self.delimiter, self.encoding)
-            next(records)
-            for line, fields, error in records:
-                if error or len(fields) != width:
-                    error = error or f"must have {width} fields; got {len(fields)}"
-                    self._leave_out(line, error, report)
-                    continue
-                held.append(fields)
-                numbers.append(line)
-                if len(held) == self.chunk_rows:
-                    yield self._part(held, numbers)
-                    held, numbers = [], []
-            if held:
+        with (
+            reporting("read_csv", self.report) as report,
+            _reading(self.path, self.encoding) as lines,
+        ):
+            _, _, _, first = next(_records(lines, self.delimiter, 1))
+            while block := list(islice(lines.file, self.chunk_rows)):
+                records = self._plain(block)
+                if records is None:
+                    break
+                yield self._part(records, range(first, first + len(block)))
+                first += len(block)
+            yield from self._any(lines.after(block), first, report)
+
+    def _plain(self, block: list[str]) -> list[list[str]] | None:
+        """The records of lines that are one good record each; None of any others."""
+        try:
+            if not all(map(str.isascii, block)):
+                "".join(block).encode("utf-8")
+            records = list(csv.reader(block, delimiter=self.delimiter, strict=True))
+        except (csv.Error, UnicodeEncodeError):
+            return None
+        is_plain = len(records) == len(block)
+        return records if is_plain and {*map(len, records)} == {self._width} else None
+
+    def _any(self, lines: "_Lines", first: int, report: Report) -> Iterator[Rows]:
+        """The records of any lines, one by one: slower, but it knows where each is."""
+        held: list[list[str]] = []
+        numbers: list[int] = []
+        for line, fields, error, _ in _records(lines, self.delimiter, first):
+            if error or len(fields) != self._width:
+                error = error or f"must have {self._width} fields; got {len(fields)}"
+                self._leave_out(line, error, report)
+                continue
+            held.append(fields)
+            numbers.append(line)
+            if len(held) == self.chunk_rows:
                 yield self._part(held, numbers)
+                held, numbers = [], []
+        if held:
+            yield self._part(held, numbers)
+
+    @property
+    def _width(self) -> int:
+        return len(self.columns)
 
     def _leave_out(self, line: int, error: str, report: Report) -> None:
         message = f"{os.fspath(self.path)}, line {line}: {error}"
@@ -60,9 +87,9 @@ class CsvReader:
         report.num_malformed += 1
         report.add(message)
 
-    def _part(self, records: list[list[str]], numbers: list[int]) -> Rows:
-        columns = zip(self.columns, zip(*records, strict=True), strict=True)
-        named = {name: list(values) for name, values in columns}
+    def _part(self, records: list[list[str]], numbers: Sequence[int]) -> Rows:
+        values = map(list, zip(*records, strict=True))
+        named = dict(zip(self.columns, values, strict=True))
         return Rows(named, np.array(numbers), os.fspath(self.path), "line")
 
 
@@ -107,7 +134,9 @@ def read_csv(
         raise ValueError(f"read_csv: chunk_rows must be positive; got {chunk_rows}.")
     if encoding.lower().replace("_", "-") in ("utf-8", "utf8"):
         encoding = "utf-8-sig"
-    _, header, error = next(_records(path, delimiter, encoding), (1, [], None))
+    with _reading(path, encoding) as lines:
+        first = next(_records(lines, delimiter, 1), (1, [], None, 1))
+    _, header, error, _ = first
     if error or not header:
         problem = error or "an empty file"
         raise ValueError(
@@ -119,39 +148,43 @@ def read_csv(
     return CsvReader(path, names, delimiter, encoding, chunk_rows, strict, report)
 
 
-_REMEDY = "Correct the row, or leave such rows out with strict=False."
+_REMEDY = "Correct the row, or leave such rows out with read_csv(..., strict=False)."
 
 
 def _records(
-    path: str | os.PathLike[str], delimiter: str, encoding: str
-) -> Iterator[tuple[int, list[str], str | None]]:
-    """Line, fields and what is wrong with them, of all records that are not empty."""
-    with _reading(path, encoding) as lines:
-        reader = csv.reader(lines, delimiter=delimiter, strict=True)
-        while True:
-            line = reader.line_num + 1
-            try:
-                for fields in reader:
-                    if fields:
-                        yield line, fields, lines.take_error()
-                    line = reader.line_num + 1
-                return
-            except csv.Error as e:
-                yield line, [], str(e)
+    lines: "_Lines", delimiter: str, first: int
+) -> Iterator[tuple[int, list[str], str | None, int]]:
+    """Line, fields, what is wrong and the next line, of records that are not empty."""
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    while True:
+        line = first + reader.line_num
+        try:
+            for fields in reader:
+                later = first + reader.line_num
+                if fields:
+                    yield line, fields, lines.take_error(), later
+                line = later
+            return
+        except csv.Error as e:
+            yield line, [], str(e), first + reader.line_num
 
 
 class _Lines:
     """Lines of text; one with bytes that are none leaves an error behind."""
 
     def __init__(self, file: Iterator[str], encoding: str) -> None:
-        self._file, self._encoding = file, encoding
+        self.file, self._encoding = file, encoding
         self._error: str | None = None
 
     def __iter__(self) -> Iterator[str]:
-        for line in self._file:
+        for line in self.file:
             if not line.isascii():
                 self._check(line)
             yield line
+
+    def after(self, block: list[str]) -> "_Lines":
+        """The same lines, with some before them."""
+        return _Lines(chain(block, self.file), self._encoding)
 
     def take_error(self) -> str | None:
         """What was wrong since the last call."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fsparse.data.rows import SparseRows
-from fsparse.tabular._columns import NumericStats
+from fsparse.tabular._columns import NumericStats, numerical
 from fsparse.tabular._history import history
 from fsparse.tabular._report import Report
 from fsparse.tabular._rows import Rows, Table, as_rows
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from fsparse.tabular._schema import Schema
 
 State = Mapping[str, UserItems]  # of each history column
-_REMEDY = "Correct the value, or leave such rows out with strict=False."
+_OF_ROWS = "Correct the value, or leave such rows out with strict=False"
+_REMEDY = f"{_OF_ROWS} (in the shell, --skip-bad-rows)."
+_REMEDY_EACH = "Correct the value, or give none: None, or in a file an empty field."
 
 
 class Parsed(NamedTuple):
@@ -50,7 +52,8 @@ def parse(
     bad.sort(key=lambda error: error[0])
     messages = [f"{rows.place(i)}: column {n!r} {what}" for i, n, what in bad]
     if strict and messages:
-        raise ValueError(f"{function}: {messages[0]}. {_REMEDY}")
+        remedy = _REMEDY if has_target else _REMEDY_EACH
+        raise ValueError(f"{function}: {messages[0]}. {remedy}")
     if bad:
         dropped = {i for i, _, _ in bad}
         report.num_malformed += len(dropped)
@@ -92,20 +95,43 @@ def features(
 
     Without labels, as in serving, no row sees another and the state stays.
     """
+    later, parts = unscaled(schema, state, parsed, report)
+    return later, parts | scaled(schema, statistics, parsed.columns)
+
+
+def unscaled(
+    schema: "Schema", state: State, parsed: Parsed, report: Report
+) -> tuple[State, dict[str, list[SparseRows]]]:
+    """Those of the columns that need no statistics."""
     later = dict(state)
     parts: dict[str, list[SparseRows]] = {}
     late = np.zeros(parsed.num_rows, bool)
     for name, column in schema.columns.items():
         value = parsed.columns[name]
+        if isinstance(column, numerical):
+            continue
         if isinstance(column, history):
             if parsed.labels is None:
                 seen = look(state[name], value, column.last)
             else:
                 later[name], seen = advance(state[name], value, column.last)
             late |= seen.is_late
-            parts[name] = column.features(name, seen, schema.num_features)
+            parts[name] = column.features(name, seen, schema.hashed_to)
         else:
-            found = statistics.get(name, NumericStats())
-            parts[name] = column.features(name, value, found, schema.num_features)
+            nothing = NumericStats()
+            parts[name] = column.features(name, value, nothing, schema.hashed_to)
     report.num_late += int(np.count_nonzero(late))
     return later, parts
+
+
+def scaled(
+    schema: "Schema",
+    statistics: Mapping[str, NumericStats],
+    columns: Mapping[str, Any],
+) -> dict[str, list[SparseRows]]:
+    """The features of numerical columns."""
+    return {
+        name: column.features(name, columns[name], statistics[name], schema.hashed_to)
+        for name, column in schema.columns.items()
+        if isinstance(column, numerical)
+    }

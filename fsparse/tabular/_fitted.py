@@ -5,9 +5,11 @@ import functools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from fsparse.data.rows import Dataset, SparseRows, clip
+import numpy as np
+
+from fsparse.data.rows import I64, Dataset, SparseRows, clip, concatenate
 from fsparse.tabular import _json
-from fsparse.tabular._bags import add_rows
+from fsparse.tabular._bags import add_rows, ragged
 from fsparse.tabular._columns import NumericStats
 from fsparse.tabular._encode import Parsed, State, features, no_state, parse
 from fsparse.tabular._report import Report, reporting
@@ -21,24 +23,22 @@ from fsparse.tabular._user_items import UserItems, is_whole, no_items
 class FittedSchema:
     """What :meth:`Schema.fit` found.
 
-    ``feature_capacity`` and ``label_capacity`` are the room that an example needs in a
-    batch. ``state`` holds what each user met up to the last row of the fit, for
-    ``history`` columns: pass it to encode rows that come after those; without it the
-    history begins with the rows given.
+    ``label_counts`` says how many rows of the fit have each label, and ``num_features``
+    how many columns the features have. ``feature_capacity`` and ``label_capacity`` are
+    the room that an example needs in a batch. ``state`` holds what each user met up to
+    the last row of the fit, for ``history`` columns: pass it to encode rows that come
+    after those; without it the history begins with the rows given.
     """
 
     schema: Schema
     statistics: Mapping[str, NumericStats]
     labels: Labels
+    label_counts: I64  # i64[num_labels]
+    num_features: int
     feature_capacity: int
     label_capacity: int
     num_rows: int
     state: State
-
-    @property
-    def num_features(self) -> int:
-        """Columns of the features."""
-        return self.schema.num_features
 
     @property
     def num_labels(self) -> int:
@@ -117,7 +117,7 @@ class FittedSchema:
 
     def encode_features(
         self,
-        rows: Table,
+        data: Table | Iterable[Table],
         *,
         state: State | None = None,
         report: Report | None = None,
@@ -125,46 +125,38 @@ class FittedSchema:
         """The features of rows without a target, for serving; one for each row given.
 
         Args:
-          rows: as for :meth:`encode`. The target is not read, nor are the items of a
-            history.
+          data: rows, as for :meth:`encode`, or a reader. The target is not read, nor
+            are the items of a history.
           state: what users met before; that after the fit where it is left out.
           report: as for :meth:`encode`.
 
         Raises:
           ValueError: as :meth:`encode` does; a bad row is never left out.
         """
-        function = "encode_features"
-        with reporting(function, report) as filled:
-            parsed = parse(
-                function,
-                self.schema,
-                rows,
-                has_target=False,
-                strict=True,
-                report=filled,
-            )
-            before = self.state if state is None else state
-            return self._features(before, parsed, filled)[1]
+        before = self.state if state is None else state
+        found = [ragged([], np.zeros(0, np.int32), self.num_features)]
+        with reporting("encode_features", report) as filled:
+            for rows in parts_of(data):
+                parsed = self._parse("encode_features", rows, filled)
+                found.append(self._features(before, parsed, filled)[1])
+        return concatenate(found)
 
-    def encode_parts(self, rows: Table) -> tuple[SparseRows, dict[str, SparseRows]]:
-        """The features of rows, as :meth:`encode_features`, and those of each column.
+    def encode_without_each(
+        self, row: Mapping[str, Any]
+    ) -> tuple[tuple[str, ...], SparseRows]:
+        """The features of a row, and of the same row without each of the columns.
 
-        The first is the sum of the others, clipped to ``feature_capacity``.
+        Returns:
+          The names of the ``c`` columns, and ``1 + c`` rows: first that of
+          :meth:`encode_features`, then those without the first column, the second...
         """
-        report = Report()
-        parsed = parse(
-            "encode_parts",
-            self.schema,
-            rows,
-            has_target=False,
-            strict=True,
-            report=report,
-        )
-        m, n = parsed.num_rows, self.num_features
+        n, report = self.num_features, Report()
+        parsed = self._parse("encode_without_each", [row], report)
         _, parts = features(self.schema, self.statistics, self.state, parsed, report)
-        by_column = {name: add_rows(part, m, n) for name, part in parts.items()}
-        every = add_rows(list(by_column.values()), m, n)
-        return clip(every, self.feature_capacity)[0], by_column
+        flat = [(name, rows) for name, part in parts.items() for rows in part]
+        kept = [[rows for name, rows in flat if name != out] for out in (None, *parts)]
+        every = concatenate([add_rows(rows, 1, n) for rows in kept])
+        return tuple(parts), clip(every, self.feature_capacity)[0]
 
     def check_model(self, *, num_features: int, num_labels: int) -> None:
         """Nothing, if a model of these sizes can have been trained on these examples.
@@ -214,6 +206,8 @@ class FittedSchema:
                 for name, (mean, scale, edges) in body["statistics"].items()
             },
             Labels(tuple(body["names"]), body["num_labels"], tuple(body["negatives"])),
+            _json.array_from_text(body["label_counts"], np.int64),
+            body["num_features"],
             body["feature_capacity"],
             body["label_capacity"],
             body["num_rows"],
@@ -227,6 +221,8 @@ class FittedSchema:
             "names": list(self.labels.names),
             "num_labels": self.num_labels,
             "negatives": list(self.labels.negatives),
+            "label_counts": _json.array_to_text(self.label_counts),
+            "num_features": self.num_features,
             "feature_capacity": self.feature_capacity,
             "label_capacity": self.label_capacity,
             "num_rows": self.num_rows,
@@ -246,6 +242,12 @@ class FittedSchema:
         lost = (labels.lengths == 0) & (parsed.labels.lengths > 0)
         report.num_unlabelled += int(lost.sum())
         return later, Dataset(found, labels)
+
+    def _parse(self, function: str, rows: Table, report: Report) -> Parsed:
+        """Rows without a target, none of which is left out."""
+        return parse(
+            function, self.schema, rows, has_target=False, strict=True, report=report
+        )
 
     def _features(
         self, state: State, parsed: Parsed, report: Report

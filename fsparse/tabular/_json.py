@@ -5,12 +5,13 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
 from numpy.typing import NDArray
 
-_FORMAT, _VERSION = "fsparse-schema", 1
+_FORMAT, _VERSION = "fsparse-schema", 2
 
 
 def seal(body: Mapping[str, Any]) -> str:
@@ -76,17 +77,74 @@ def kind_from_dict(where: str, found: Any, kinds: Mapping[str, Any]) -> Any:
     Raises:
       ValueError: if there is no such kind, or it has other fields.
     """
-    fields = dict(found) if isinstance(found, dict) else {"kind": found}
-    name = fields.pop("kind", None)
+    given = dict(found) if isinstance(found, dict) else {"kind": found}
+    name = given.pop("kind", None)
     if not isinstance(name, str) or name not in kinds:
         raise ValueError(
             f"Schema.from_json: the kind of {where} must be one of "
             f"{', '.join(kinds)}; got {name!r}."
         )
-    try:
-        return kinds[name](*fields.pop("names", ()), **fields)
-    except TypeError as e:
-        raise ValueError(f"Schema.from_json: {where} has wrong fields: {e}.") from e
+    require_fields(f"{where} ({name})", given, kinds[name])
+    return kinds[name](*given.pop("names", ()), **given)
+
+
+def require_fields(where: str, given: Mapping[str, Any], kind: Any) -> None:
+    """Nothing, if a dataclass can be made of these fields.
+
+    Raises:
+      ValueError: with the first key that is unknown, missing or of another type.
+    """
+    known = {field.name: field for field in dataclasses.fields(kind)}
+    for name, value in given.items():
+        if name not in known:
+            allowed = f"one of {', '.join(map(repr, known))}" if known else "left out"
+            raise ValueError(
+                f"Schema.from_json: a key of {where} must be {allowed}; got {name!r}."
+            )
+        if not _is_a(value, known[name].type):
+            raise ValueError(
+                f"Schema.from_json: the key {name!r} of {where} must be "
+                f"{_described(known[name].type)}; got {json.dumps(value)}."
+            )
+    for name, field in known.items():
+        is_needed = field.default is field.default_factory is dataclasses.MISSING
+        if is_needed and name not in given:
+            raise ValueError(
+                f"Schema.from_json: {where} must have the key {name!r}; got "
+                f"{', '.join(map(repr, given)) or 'none'}."
+            )
+
+
+_TYPES = {
+    int: "a whole number",
+    str: "a string",
+    bool: "true or false",
+    NoneType: "null",
+}
+
+
+def _is_a(value: Any, type_: Any) -> bool:
+    """Whether a value of JSON is one of a field of this type."""
+    parts = get_args(type_)
+    if get_origin(type_) is Literal:
+        return value in parts
+    if get_origin(type_) is tuple:
+        is_list = isinstance(value, list | tuple)
+        return is_list and all(isinstance(x, str) for x in value)
+    if isinstance(type_, UnionType):
+        return any(_is_a(value, part) for part in parts)
+    return type(value) is (dict if get_origin(type_) is Mapping else type_)
+
+
+def _described(type_: Any) -> str:
+    parts = get_args(type_)
+    if get_origin(type_) is Literal:
+        return " or ".join(map(json.dumps, parts))
+    if get_origin(type_) is tuple:
+        return "a list of strings"
+    if isinstance(type_, UnionType):
+        return " or ".join(map(_described, parts))
+    return _TYPES[type_]
 
 
 def array_to_text(array: NDArray[Any]) -> str:

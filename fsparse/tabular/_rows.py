@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -107,7 +108,7 @@ def _from_mappings(
                     f"{', '.join(map(repr, row)) or 'no column'}. Give it the value "
                     "None where it is not known."
                 )
-    found = {*names}.union(*table)
+    found = dict.fromkeys(chain(names, chain.from_iterable(table)))
     columns = {name: [row.get(name) for row in table] for name in found}
     return Rows(columns, np.arange(len(table)))
 

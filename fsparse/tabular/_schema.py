@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from fsparse.data.rows import Dataset
 from fsparse.tabular import _json
 from fsparse.tabular._columns import (
     categorical,
@@ -22,6 +23,8 @@ from fsparse.tabular._targets import Target, binary, integer
 
 if TYPE_CHECKING:
     from fsparse.tabular._fitted import FittedSchema
+
+MAX_FEATURES = 2**18  # of a schema that leaves their number to the fit
 
 Column = categorical | numerical | text | multi_label | timestamp | cross | history
 KINDS: dict[str, Any] = {
@@ -43,7 +46,8 @@ class Schema:
       target: the column of the labels.
       labels: their kind: ``categorical()``, ``multi_label()``, ``binary(positive)`` or
         ``integer()``.
-      num_features: features are hashed to so many columns.
+      num_features: features are hashed to so many columns. None leaves it to the fit:
+        a power of two, at least 8 times the features that it sees, from 2**10 to 2**18.
       missing: strings that mean that there is no value, beside None and NaN.
 
     Raises:
@@ -65,7 +69,7 @@ class Schema:
     columns: Mapping[str, Column]
     target: str
     labels: Target = dataclasses.field(default_factory=categorical)
-    num_features: int = 2**18
+    num_features: int | None = None
     missing: tuple[str, ...] = ("",)
 
     def __post_init__(self) -> None:
@@ -73,7 +77,7 @@ class Schema:
         object.__setattr__(self, "columns", dict(self.columns))
         _require_kinds(self)
         require("Schema", bool(self.columns), "a column is required", self.columns)
-        good = 1 <= self.num_features < 2**31 - 1
+        good = self.num_features is None or 1 <= self.num_features < 2**31 - 1
         size = "num_features must be in [1, 2**31 - 1)"
         require("Schema", good, size, self.num_features)
         for name, column in self.columns.items():
@@ -82,6 +86,11 @@ class Schema:
                     f"Schema: features must not be made of the target {self.target!r}; "
                     f"got it in the column {name!r}. Take that column out."
                 )
+
+    @property
+    def hashed_to(self) -> int:
+        """The columns that features are hashed to, before the fit folds them."""
+        return MAX_FEATURES if self.num_features is None else self.num_features
 
     def sources(self, *, has_target: bool) -> tuple[str, ...]:
         """The columns of a table that are read, each once; those of labels or not."""
@@ -127,6 +136,24 @@ class Schema:
         with reporting("fit", report) as filled:
             return fit(self, data, capacity_quantile, strict, filled)
 
+    def fit_encode(
+        self,
+        data: Table | Iterable[Table],
+        *,
+        capacity_quantile: float = 1.0,
+        strict: bool = True,
+        report: Report | None = None,
+    ) -> tuple["FittedSchema", Dataset]:
+        """The fitted schema, and the examples that it was fitted on, in one pass.
+
+        As :meth:`fit`, and then :meth:`FittedSchema.encode_stream` of the same data, to
+        the bit; but the data are read once, and all examples are held in memory.
+        """
+        from fsparse.tabular._fit import fit_encode
+
+        with reporting("fit_encode", report) as filled:
+            return fit_encode(self, data, capacity_quantile, strict, filled)
+
     def to_dict(self) -> dict[str, Any]:
         """What JSON can hold of it."""
         return {
@@ -149,24 +176,22 @@ class Schema:
         Raises:
           ValueError: if a kind or a field is unknown, or the schema is a wrong one.
         """
-        fields = dict(found)
-        columns = fields.get("columns")
-        if not isinstance(columns, dict) or not isinstance(fields.get("target"), str):
+        given = dict(found)
+        columns = given.get("columns")
+        if not isinstance(columns, dict):
             raise ValueError(
-                "Schema.from_json: 'columns' must map names to kinds, 'target' must "
-                f"be a name; got {columns!r} and {fields.get('target')!r}."
+                "Schema.from_json: the key 'columns' must map names to kinds; got "
+                f"{columns!r}."
             )
-        fields["columns"] = {
+        given["columns"] = {
             name: _json.kind_from_dict(f"the column {name!r}", kind, KINDS)
             for name, kind in columns.items()
         }
-        if "labels" in fields:
-            kind = fields["labels"]
-            fields["labels"] = _json.kind_from_dict("labels", kind, TARGETS)
-        try:
-            return cls(**fields)
-        except TypeError as e:
-            raise ValueError(f"Schema.from_json: wrong fields: {e}.") from e
+        if "labels" in given:
+            kind = given["labels"]
+            given["labels"] = _json.kind_from_dict("labels", kind, TARGETS)
+        _json.require_fields("the schema", given, cls)
+        return cls(**given)
 
     @classmethod
     def from_json(cls, text: str) -> "Schema":

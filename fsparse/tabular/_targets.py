@@ -5,12 +5,13 @@
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
 
-from fsparse.data.rows import I64, SparseRows
+from fsparse.data.rows import I64, SparseRows, column_counts
 from fsparse.tabular._bags import ragged
 from fsparse.tabular._columns import categorical, multi_label, require
 from fsparse.tabular._rows import Rows
@@ -107,22 +108,48 @@ def fit_labels(kind: Target, name: str, found: Iterable[str]) -> Labels:
 
 def encode_labels(kind: Target, labels: Labels, bags: Bags) -> tuple[SparseRows, int]:
     """Rows of label ids, each once, rising; and how many labels the fit did not see."""
+    ids = label_ids(kind, labels, bags.texts)
+    rows = distinct_labels(ids, bags.lengths, labels.num_labels)
+    return rows, int(np.sum(ids < 0))
+
+
+def label_ids(kind: Target, labels: Labels, texts: Sequence[str]) -> I64:
+    """The id of each label; -1 for those that the fit did not see."""
     if isinstance(kind, integer):
-        ids = np.array([int(t) for t in bags.texts], np.int64)
+        ids = np.fromiter(map(int, texts), np.int64, len(texts))
         ids[ids >= labels.num_labels] = -1
-    else:
-        index = {name: i for i, name in enumerate(labels.names)}
-        if isinstance(kind, binary):
-            index = dict.fromkeys(labels.negatives, 0) | {kind.positive: 1}
-        ids = np.array([index.get(t, -1) for t in bags.texts], np.int64)
-    return _distinct(ids, bags.lengths, labels.num_labels), int(np.sum(ids < 0))
+        return ids
+    index = {name: i for i, name in enumerate(labels.names)}
+    if isinstance(kind, binary):
+        index = dict.fromkeys(labels.negatives, 0) | {kind.positive: 1}
+    return np.fromiter(map(index.get, texts, repeat(-1)), np.int64, len(texts))
 
 
-def _distinct(ids: I64, lengths: I64, num_labels: int) -> SparseRows:
+class LabelCodes:
+    """Labels by the order in which they come, and how many rows have each."""
+
+    def __init__(self) -> None:
+        self.codes: dict[str, int] = {}
+        self.counts: I64 = np.zeros(0, np.int64)
+
+    def add(self, bags: Bags) -> I64:
+        """The code of each label of some rows."""
+        seen = self.codes
+        codes = (seen.setdefault(text, len(seen)) for text in bags.texts)
+        found = np.fromiter(codes, np.int64, len(bags.texts))
+        counts = column_counts(distinct_labels(found, bags.lengths, len(seen)))
+        counts[: len(self.counts)] += self.counts
+        self.counts = counts
+        return found
+
+
+def distinct_labels(ids: I64, lengths: I64, num_labels: int) -> SparseRows:
+    """Rows of ids, each once, rising; negative ones are left out."""
     row = np.repeat(np.arange(len(lengths)), lengths)[ids >= 0]
     key = np.unique(row * num_labels + ids[ids >= 0])
-    counts = np.bincount(key // num_labels, minlength=len(lengths))
-    return ragged(counts, (key % num_labels).astype(np.int32), num_labels)
+    counts = np.bincount(key // max(num_labels, 1), minlength=len(lengths))
+    ids = key % max(num_labels, 1)  # before the first label there is none
+    return ragged(counts, ids.astype(np.int32), num_labels)
 
 
 def _not_ids(bags: Bags, bound: int) -> Bad:

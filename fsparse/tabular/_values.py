@@ -45,8 +45,10 @@ def read_texts(values: Sequence[Any], missing: frozenset[str]) -> tuple[Texts, B
     texts = list(values)
     if not set(map(type, texts)) <= {str}:
         texts = [_text(value, i, bad) for i, value in enumerate(texts)]
-    is_nothing = (missing | {None}).__contains__
-    is_missing = np.fromiter(map(is_nothing, texts), bool, len(texts))
+    nothing = missing | {None}
+    if nothing.isdisjoint(texts):
+        return Texts(texts, np.zeros(len(texts), bool)), bad
+    is_missing = np.fromiter(map(nothing.__contains__, texts), bool, len(texts))
     for i in np.flatnonzero(is_missing).tolist():
         texts[i] = ""
     return Texts(texts, is_missing), bad
@@ -90,7 +92,7 @@ def read_bags(
     if set(map(type, values)).isdisjoint(_LISTS):
         (texts, is_missing), bad = read_texts(values, missing)
         if delimiter is None:
-            there = [*compress(texts, ~is_missing)]
+            there = [*compress(texts, (~is_missing).tolist())]
             return Bags(there, (~is_missing).astype(np.int64), is_missing), bad
         bags = [_split(text, delimiter, missing) for text in texts]
     else:

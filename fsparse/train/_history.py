@@ -6,6 +6,8 @@ import os
 from math import isfinite, isnan, nan
 from typing import Any
 
+from fsparse.metrics import find
+
 Record = dict[str, Any]
 
 
@@ -32,6 +34,19 @@ class History(list[Record]):
     def names(self) -> list[str]:
         """All figures, in the order of their first records."""
         return list(dict.fromkeys(name for record in self for name in record))
+
+    def validated(self, keep_best: str | None = None) -> dict[str, float]:
+        """Metrics of the best validation by one of them, or of the last; by name.
+
+        They are those of the parameters that :func:`fsparse.fit` returns, if
+        ``keep_best`` is what it was given. Nothing, if there was no validation.
+        """
+        judged = [r for r in self if any(name.startswith("val_") for name in r)]
+        found = judged[-1] if judged else {}
+        if keep_best is not None:
+            best = best_of(self, f"val_{keep_best}", find(keep_best).sign)
+            found = found if best is None else best
+        return {n[4:]: x for n, x in found.items() if n.startswith("val_")}
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """A line a record, with nothing where it has no such figure."""
