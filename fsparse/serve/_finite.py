@@ -12,10 +12,10 @@ def require_finite(examples: Sequence[Any]) -> None:
       ValueError: with the example and the column of the first that is not.
 
     Example:
-      >>> require_finite([{"price": 3.5}, {"price": float("inf")}])
+      >>> require_finite([{"x": 3.5}, {"x": float("inf")}])  # doctest: +ELLIPSIS
       Traceback (most recent call last):
         ...
-      ValueError: examples[1]: the column 'price' must be finite; got inf. Give null where there is no value.
+      ValueError: examples[1]: the column 'x' must be finite; got inf. Give null ...
     """
     for i, example in enumerate(examples):
         columns = example.items() if isinstance(example, dict) else ()

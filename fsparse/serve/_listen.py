@@ -27,6 +27,12 @@ def listen(host: str, port: int) -> list[socket.socket]:
     return sockets
 
 
+def require_free(host: str, port: int) -> None:
+    """Raises OSError, as :func:`listen`, before work is done for nothing."""
+    for each in listen(host, port):
+        each.close()
+
+
 def _addresses(host: str, port: int) -> list[tuple[int, tuple[str, int]]]:
     kind, flags = socket.SOCK_STREAM, socket.AI_PASSIVE
     found = socket.getaddrinfo(host, port, type=kind, flags=flags)
