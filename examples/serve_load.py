@@ -1,12 +1,10 @@
 """Requests to a server at a steady rate, and how long they take.
 
-Examples:
-  python examples/serve_load.py test.csv --url http://127.0.0.1:8000/predict
-  python examples/serve_load.py test.csv --requests-per-second 500 --bad 16
+Example:
+  python examples/serve_load.py rows.csv --requests-per-second 500 --bad 16
 
-Each request asks about one row of the file, one every 1 / rate seconds; a latency
-counts from the time planned. --bad adds clients that send what is malformed, too large,
-slow or to a wrong path, again and again.
+Asks about a row of the file every 1 / rate seconds; latencies count from the time
+planned. --bad adds clients that send what is malformed, too large, slow and the like.
 """
 
 import argparse
@@ -87,11 +85,11 @@ async def misbehave(at: Any, name: str, request: bytes, counts: Counter) -> None
         await asyncio.sleep(0.1)
 
 
-async def load(at: Any, requests: Any, rate: float, num_connections: int, bad: Any):
+async def load(at: Any, requests: Any, rate: float, size: int, bad: Any):
     """Latencies by status, the seconds it took, and counts of bad requests."""
     idle, found, counts = asyncio.Queue(), {}, Counter()
     loop, make = asyncio.get_running_loop(), lambda: Connection(idle, found)
-    for _ in range(num_connections):
+    for _ in range(size):
         idle.put_nowait((await loop.create_connection(make, *at))[1])
     tasks = [asyncio.create_task(misbehave(at, *each, counts)) for each in bad]
     began = perf_counter()
@@ -103,10 +101,11 @@ async def load(at: Any, requests: Any, rate: float, num_connections: int, bad: A
             _, connection = await loop.create_connection(make, *at)
         connection.answer, connection.planned = b"", planned
         connection.transport.write(request)
-    while idle.qsize() < num_connections and perf_counter() < planned + 5:
+    while idle.qsize() < size and perf_counter() < planned + 5:
         await asyncio.sleep(0.001)
     seconds = perf_counter() - began
-    _ = [task.cancel() for task in tasks]
+    for task in tasks:
+        task.cancel()
     return found, seconds, dict(sorted(counts.items()))
 
 
@@ -115,12 +114,7 @@ def report(found: dict[str, list], seconds: float, bad: dict[str, int]):
     good = sorted(found.get("200", []))
     at = lambda q: round(1e3 * good[int(q * (len(good) - 1))], 2) if good else None  # noqa: E731
     statuses = {status: len(each) for status, each in found.items()}
-    figures = {
-        "p50_ms": at(0.5),
-        "p90_ms": at(0.9),
-        "p99_ms": at(0.99),
-        "max_ms": at(1),
-    }
+    figures = {f"p{q}_ms": at(q / 100) for q in (50, 90, 99)} | {"max_ms": at(1)}
     rate = round(len(good) / seconds, 1)
     return {"requests_per_second": rate, **figures, "statuses": statuses, "bad": bad}
 

@@ -152,6 +152,61 @@ def test_bad_rows_can_be_left_out(folder, capsys):
         printed(capsys, *train, "--skip-bad-rows")
 
 
+def test_files_of_another_form(folder, capsys):
+    tabs, model = folder / "tabs.csv", folder / "fourth.fsparse"
+    text = (folder / "test.csv").read_text().replace(",", "\t").replace("red", "röd")
+    tabs.write_text(text, encoding="latin-1")
+    form = ["--delimiter", "tab", "--encoding", "latin-1"]
+    schema = printed(capsys, "inspect", tabs, "--target", "kind", *form)
+    assert set(json.loads(schema)["columns"]) == {"title", "price"}
+    train = ["train", tabs, "--target", "kind", "--epochs", 1, "--width", 4, "--quiet"]
+    printed(capsys, *train, "--out", model, *form, "--validation", tabs)
+    assert printed(capsys, "evaluate", model, tabs, *form).startswith("loss: ")
+    found = printed(capsys, "predict", model, tabs, *form)
+    columns = list(csv.DictReader(io.StringIO(text), delimiter="\t"))
+    expected = [best[0].label for best in Pipeline.load(model).predict(columns)]
+    labels = [row["label"] for row in csv.DictReader(io.StringIO(found))]
+    assert labels == expected
+    with pytest.raises(SystemExit):
+        main(["evaluate", str(model), str(tabs), "--delimiter", "\t"])
+    assert "byte 0xf6" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["evaluate", str(model), str(tabs), "--delimiter", "ab"])
+    assert "must be one character; got 'ab'" in capsys.readouterr().err
+
+
+def test_bad_rows_can_be_left_out_of_an_evaluation(folder, capsys):
+    path = folder / "worse.csv"
+    path.write_text((folder / "test.csv").read_text() + "too,few\nred mug,dear,mug\n")
+    evaluate = ["evaluate", folder / "model.fsparse", path]
+    with pytest.warns(UserWarning, match="1 malformed"):
+        found = printed(capsys, *evaluate, "--skip-bad-rows")
+    assert found == printed(capsys, *evaluate[:2], folder / "test.csv")
+
+
+@pytest.mark.parametrize(
+    ("rows", "k", "error"),
+    [("test.csv", "9", "at most 3"), ("late.csv", "1", "line 20002: column 'price'")],
+)
+def test_a_prediction_that_fails_leaves_no_file(
+    folder, tmp_path, capsys, rows, k, error
+):
+    good = "red old thing,3,mug\n" * 20_000
+    (folder / "late.csv").write_text(f"title,price,kind\n{good}red,dear,mug\n")
+    old = tmp_path / "old.csv"
+    old.write_text("what was there\n")
+    for out in (old, tmp_path / "new.csv"):
+        with pytest.raises(SystemExit):
+            printed(
+                capsys,
+                *["predict", folder / "model.fsparse", folder / rows],
+                *["--k", k, "--out", out],
+            )
+        assert error in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["old.csv"]
+    assert old.read_text() == "what was there\n"
+
+
 @pytest.mark.parametrize("command", _COMMANDS)
 def test_help_has_an_example(command, capsys):
     with pytest.raises(SystemExit) as end:

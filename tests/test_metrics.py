@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 
 from fsparse.metrics import (
+    count_labels,
     hit_at,
     hits,
     inverse_propensities,
+    ndcg_at,
     precision_at,
     propensity_gains,
+    recall_at,
 )
 
 N = 20  # labels; N and anything out of range is padding
@@ -38,6 +41,29 @@ def test_hand_computed_gains():
     gained, best = propensity_gains(2, PREDICTED, LABELS, weights)
     np.testing.assert_allclose(gained, [3 / 2, 0])
     np.testing.assert_allclose(best, [(4 + 3) / 2, (6 + 5) / 2])
+
+
+def test_a_label_that_is_given_twice_counts_once():
+    twice = np.array([[3, 4, 3, N, 4], [-1, 6, 6, 6, N]], np.int32)
+    once = np.array([[3, 4], [6, N]], np.int32)
+    np.testing.assert_array_equal(count_labels(twice, num_labels=N), [2, 1])
+    assert count_labels(twice[:, :0], num_labels=N).tolist() == [0, 0]
+    for metric in (recall_at, ndcg_at):
+        found = [
+            metric(
+                2,
+                hits(PREDICTED, labels, num_labels=N),
+                count_labels(labels, num_labels=N),
+            )
+            for labels in (twice, once)
+        ]
+        np.testing.assert_array_equal(*found)
+    is_hit = hits(PREDICTED, twice, num_labels=N)
+    num_true = count_labels(twice, num_labels=N)
+    np.testing.assert_allclose(recall_at(4, is_hit, num_true), [1, 0])
+    weights = np.arange(N, dtype=np.float32)
+    gains = [propensity_gains(3, PREDICTED, x, weights) for x in (twice, once)]
+    np.testing.assert_array_equal(*gains)
 
 
 def padded_sets(rng, b, width):

@@ -441,3 +441,48 @@ def test_label_counts_change_nothing_where_they_do_not_matter():
     head = nn.SparseLinear(D, N, sampler="uniform")
     state = head.init(KEY)[1]
     assert head.with_label_counts(state, np.arange(N)) is state
+
+
+# ---- some labels --------------------------------------------------------------------
+
+SOME = jnp.array([7, 0, 7, 19], jnp.int32)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        nn.Softmax(D, N),
+        nn.SparseLinear(D, N),
+        nn.SparseLinear(D, N, bias=False),
+        nn.Mach(D, N, num_hashes=3, num_buckets=7),
+    ],
+)
+def test_scores_are_those_of_all_labels(rng, head):
+    params, state = trained(head, rng)
+    h = hidden(rng)
+    every, _ = head.apply(params, state, h)
+    found = head.scores(params, state, h, SOME)
+    np.testing.assert_allclose(found, np.asarray(every)[:, SOME], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "head", [nn.SparseLinear(D, 10**6), nn.Mach(D, 10**6, num_hashes=3, num_buckets=7)]
+)
+def test_scores_of_some_labels_compute_no_others(head):
+    params, state = jax.eval_shape(head.init, KEY)
+    h = jax.ShapeDtypeStruct((B, D), jnp.float32)
+    program = jax.make_jaxpr(head.scores)(params, state, h, SOME)
+    sizes = [var.aval.size for eqn in program.eqns for var in eqn.outvars]
+    assert max(sizes) < 10**6 / 10
+
+
+def test_without_the_only_label_an_example_is_a_negative_one(rng):
+    head = nn.Softmax(D, 1)
+    params, state = trained(head, rng)
+    h = hidden(rng, 3)
+    logits = all_logits(params, h)[:, 0]
+    label_ids = jnp.array([[0, 1], [1, 1], [1, 0]], jnp.int32)
+    got, _ = head.loss(params, state, h, label_ids)
+    chance = special.expit(logits)
+    want = -np.log([chance[0], 1 - chance[1], chance[2]])
+    np.testing.assert_allclose(got, want, rtol=1e-5)

@@ -147,7 +147,7 @@ def test_an_example_of_padding_has_no_loss_and_measuring_no_noise(rng, name):
     assert losses[-1] == 0
     assert (losses[:-1] > 0).all()
     assert_equal_trees(new, state)
-    assert isinstance(model, nn.Model)
+    assert isinstance(model, fsparse.train.Model)
     np.testing.assert_array_equal(
         losses, model.loss(params, state, batch, train=False)[0]
     )

@@ -2,6 +2,8 @@
 
 import json
 import zipfile
+from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +12,9 @@ from pipelines import SCHEMA, make_rows, trained, without_target, write_csv
 import fsparse
 from fsparse import Pipeline, export, load_exported, nn, train_table
 from fsparse.checkpoint import CheckpointError
+from fsparse.metrics import inverse_propensities
 from fsparse.pipeline import Search, TablePredictor, default_model
+from fsparse.tabular import read_csv
 
 TEST = without_target(make_rows(200, seed=1))
 HEADS = ["softmax", "wide"]
@@ -188,8 +192,10 @@ def test_reasons_are_what_the_logit_loses_without_a_column():
     reasons = {r.column: r for r in pipeline.explain(row, "mug")}
     assert set(reasons) == {"title", "price", "group"}
     assert reasons["title"].value == row["title"]
-    whole, parts = pipeline.schema.encode_parts([row])
-    for name, part in parts.items():
+    whole = pipeline.schema.encode_features([row])
+    for name, kind in pipeline.schema.schema.columns.items():
+        alone = replace(pipeline.schema.schema, columns={name: kind})
+        part = replace(pipeline.schema, schema=alone).encode_features([row])
         left = dict(zip(whole.ids.tolist(), whole.values.tolist(), strict=True))
         for i, value in zip(part.ids.tolist(), part.values.tolist(), strict=True):
             left[i] -= value
@@ -217,6 +223,94 @@ def test_from_a_file_with_a_schema_that_is_inferred(tmp_path):
     held = train_table(path, "kind", validation=path, **options)
     assert set(held.figures) == {"loss", "p@1"}
     assert train_table(path, "kind", validation=0, **options).figures == {}
+
+
+def test_a_table_is_read_once_for_its_schema_and_once_for_all_else():
+    class Reader:
+        num_passes = 0
+
+        def __iter__(self):
+            self.num_passes += 1
+            yield from (make_rows(30), make_rows(30, seed=1))
+
+    options = {"width": 4, "epochs": 1, "progress": False}
+    reader = Reader()
+    train_table(reader, schema=SMALL, **options)
+    assert reader.num_passes == 1
+    train_table(reader, "kind", **options)
+    assert reader.num_passes == 3
+
+
+def test_figures_are_those_of_the_rows_that_were_held_out(tmp_path):
+    held = write_csv(tmp_path / "held.csv", make_rows(50, seed=2))
+    options = {"width": 4, "epochs": 3, "progress": False, "validation": held}
+    metrics = ["p@1", "loss", "psp@1"]
+    kept = train_table(make_rows(200), schema=SMALL, metrics=metrics, **options)
+    assert kept.figures == pytest.approx(kept.evaluate(held, metrics), rel=1e-5)
+    last = train_table(make_rows(200), "kind", keep_best=None, **options)
+    assert last.figures == pytest.approx(last.evaluate(held), rel=1e-5)
+
+
+def test_rows_of_files_and_readers_are_predicted_and_judged_alike(tmp_path):
+    path = write_csv(tmp_path / "rows.csv", TEST)
+    odd = tmp_path / "odd.csv"
+    odd.write_text(path.read_text().replace(",", "\t"), encoding="utf-16")
+    pipeline, reader = trained(), read_csv(odd, delimiter="\t", encoding="utf-16")
+    for source in (path, str(path), reader, read_csv(path, chunk_rows=7)):
+        assert pipeline.predict(source, 2) == pipeline.predict(TEST, 2)
+        assert pipeline.evaluate(source) == pipeline.evaluate(TEST)
+    with pytest.raises(TypeError, match=r"Pipeline.predict: .* got generator"):
+        pipeline.predict(row for row in TEST)
+
+
+def test_bad_rows_can_be_left_out_of_an_evaluation():
+    bad = [*TEST[:20], {**TEST[20], "price": "dear"}]
+    with pytest.raises(ValueError, match=r"row 20: column 'price' .*strict=False"):
+        trained().evaluate(bad)
+    with pytest.warns(UserWarning, match="1 malformed rows"):
+        found = trained().evaluate(bad, strict=False)
+    assert found == trained().evaluate(TEST[:20])
+
+
+def test_rare_labels_weigh_more_as_often_as_the_fit_saw_them(tmp_path):
+    rows = without_target(make_rows(600))
+    counts = Counter(row["kind"] for row in rows)
+    trained().save(tmp_path / "model")
+    loaded = Pipeline.load(tmp_path / "model")
+    names = loaded.schema.label_names
+    weights = inverse_propensities(np.array([counts[n] for n in names]), 600)
+    weight = dict(zip(names, weights.tolist(), strict=True))
+    gained, best = 0.0, 0.0
+    for row, ((found, _),) in zip(TEST, loaded.predict(TEST), strict=True):
+        gained += weight[found] * (found == row["kind"])
+        best += weight[row["kind"]]
+    assert loaded.evaluate(TEST, ["psp@1"])["psp@1"] == pytest.approx(gained / best)
+
+
+def test_a_model_of_a_small_table_is_a_small_file(tmp_path):
+    pipeline = train_table(make_rows(60), "kind", epochs=1, progress=False)
+    pipeline.save(tmp_path / "model")
+    assert (tmp_path / "model").stat().st_size < 2**20
+    loaded = Pipeline.load(tmp_path / "model")
+    assert loaded.predict(make_rows(9), 3) == pipeline.predict(make_rows(9), 3)
+
+
+def test_a_schema_takes_the_features_of_the_model():
+    schema = replace(SMALL, num_features=None)
+    model = nn.extreme_classifier(300, 3, width=4, num_negatives=2)
+    options = {"schema": schema, "model": model, "epochs": 1, "progress": False}
+    assert train_table(make_rows(60), **options).schema.num_features == 300
+
+
+def test_rows_without_the_only_label_are_negative_ones():
+    rows = [{"x": x, "y": ["yes"] * (x in "ab")} for x in "abcd" * 50]
+    columns = {"x": SCHEMA.columns["group"]}
+    schema = fsparse.tabular.Schema(columns, "y", fsparse.tabular.multi_label())
+    options = {"epochs": 10, "learning_rate": 0.02, "width": 8, "progress": False}
+    pipeline = train_table(rows, schema=schema, **options)
+    assert pipeline.figures["auc"] == 1
+    (((_, yes),), ((_, no),)) = pipeline.predict([{"x": "a"}, {"x": "d"}])
+    assert no < 0.1 < 0.9 < yes
 
 
 def test_from_parquet(tmp_path):
@@ -263,7 +357,7 @@ def test_many_labels_get_a_wide_head():
     [
         (lambda: train_table([], "kind", schema=SCHEMA), "got both"),
         (lambda: train_table([]), "got neither"),
-        (lambda: train_table([{"x": 1}], "x"), "inferred from a file alone; got list"),
+        (lambda: train_table([{"x": 1}], "z"), "must have the column 'z'; got 'x'"),
         (lambda: train_table([], schema=SCHEMA), "at least one good row"),
         (
             lambda: train_table(TEST, schema=SCHEMA, validation=1.5),
@@ -272,6 +366,10 @@ def test_many_labels_get_a_wide_head():
         (lambda: trained().predict(TEST, k=4), "k must be at most 3.*got 4"),
         (lambda: trained().predict([{"title": "x"}]), "price"),
         (lambda: trained().evaluate(TEST, ["accuracy"]), "got 'accuracy'"),
+        (
+            lambda: trained().evaluate(TEST, history="old"),
+            "history must be 'continued' or 'new'; got 'old'",
+        ),
     ],
 )
 def test_refused(call, message):
@@ -294,7 +392,9 @@ def test_the_model_must_have_the_features_of_the_schema():
 
 
 def test_what_can_be_read_once_is_refused():
-    with pytest.raises(TypeError, match="gone through more than once; got generator"):
+    with pytest.raises(
+        TypeError, match="must be a path, a reader or a list of dicts; got gen"
+    ):
         train_table((row for row in TEST), schema=SCHEMA)
 
 

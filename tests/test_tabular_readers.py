@@ -20,6 +20,7 @@ from fsparse.tabular import (
     infer_schema,
     multi_label,
     numerical,
+    read,
     read_csv,
     read_parquet,
     text,
@@ -84,6 +85,57 @@ def test_compressed_and_other_files(save):
     tabs = read_csv(save("a\tb\n1,5\tx\n"), delimiter="\t")
     assert columns_of(tabs) == {"a": ["1,5"], "b": ["x"]}
     assert columns_of(read_csv(save("a,b"))) == {"a": [], "b": []}
+
+
+def numbered(path):
+    """Records and the lines that they begin on, by Python's parser, line by line."""
+    with open(path, newline="") as file:
+        reader, line = csv.reader(file), 1
+        for fields in reader:
+            if fields:
+                yield line, fields
+            line = reader.line_num + 1
+
+
+ODD = {
+    "none": [],
+    "two lines": [(20, '"a\nb",c\n')],
+    "a quoted delimiter": [(3, '"a,b",c\n'), (39, "é,x\n")],
+    "an empty line": [(20, "\n"), (30, '"",\n')],
+    "an end that is open": [(39, 'x,"y\nz"')],
+}
+
+
+@pytest.mark.parametrize("chunk_rows", [8, 40, 100])
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+def test_lines_are_numbered_in_blocks_as_one_by_one(save, odd, chunk_rows):
+    lines = [f"{i},{i * i}\n" for i in range(40)]
+    for at, line in odd:
+        lines[at] = line
+    path = save("a,b\n" + "".join(lines))
+    parts = list(read_csv(path, chunk_rows=chunk_rows))
+    found = [
+        (line, list(fields))
+        for part in parts
+        for line, *fields in zip(
+            part.numbers.tolist(), *part.columns.values(), strict=True
+        )
+    ]
+    assert found == list(numbered(path))[1:]
+    assert {part.num_rows for part in parts[:-1]} <= {chunk_rows}
+
+
+def test_a_bad_row_after_good_blocks(save):
+    lines = [f"{i},{i}\n" for i in range(40)]
+    lines[25], lines[33] = "1,2,3\n", '4,"5"6\n'
+    path = save("a,b\n" + "".join(lines))
+    with pytest.raises(ValueError, match=r"line 27: must have 2 fields; got 3"):
+        list(read_csv(path, chunk_rows=10))
+    report = Report()
+    found = columns_of(read_csv(path, chunk_rows=10, strict=False, report=report))
+    kept = [str(i) for i in range(40) if i not in (25, 33)]
+    assert found == {"a": kept, "b": kept}
+    assert report.num_malformed == 2
 
 
 MALFORMED = {
@@ -273,6 +325,80 @@ def test_only_a_sample_is_looked_at(save):
     path = save("a,y\n" + "0.5,u\n" * 3 + "word,v\n")
     assert infer_schema(path, "y", sample_rows=3).columns == {"a": numerical()}
     assert infer_schema(path, "y", sample_rows=4).columns == {"a": categorical()}
+
+
+NUMBERS = [str(i + 0.5) for i in range(200)]
+DAYS = [f"2024-05-{1 + i % 28:02}" for i in range(200)]
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind", "what"),
+    [(NUMBERS, numerical(), "a number"), (DAYS, timestamp(), "a time")],
+)
+def test_a_bad_cell_does_not_change_the_kind_of_a_column(save, cells, kind, what):
+    def path(count):
+        odd = ["oops"] * count + cells[count:]
+        return save("a,y\n" + "".join(f"{x},u\n" for x in odd))
+
+    message = r"column 'a' is \w+, but for 2 of 200 rows; .*table\.csv, line 2: it must"
+    with pytest.warns(UserWarning, match=message + rf" be {what}; got 'oops'"):
+        schema = infer_schema(path(2), "y")
+    assert schema.columns == {"a": kind}
+    reader = read_csv(path(2))
+    with pytest.raises(ValueError, match=r"line 2: column 'a' .*strict=False"):
+        schema.fit(reader)
+    report = Report()
+    assert schema.fit(reader, strict=False, report=report).num_rows == 198
+    assert report.num_malformed == 2
+    assert infer_schema(path(3), "y").columns == {"a": categorical()}
+
+
+def test_numbers_with_bad_cells_that_are_codes(save):
+    odd = ["oops"] + [str(i % 5) for i in range(199)]
+    path = save("a,shop_id,y\n" + "".join(f"{x},{i}{x},u\n" for i, x in enumerate(odd)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        schema = infer_schema(path, "y")
+    assert schema.columns == {"a": categorical(), "shop_id": categorical()}
+
+
+def test_marks_among_numbers_with_a_bad_cell(save):
+    path = save("a,y\n" + "".join(f"{x},u\n" for x in ["NA", "oops", *NUMBERS]))
+    with pytest.warns(UserWarning, match=r"but for 1 of 202 rows"):
+        schema = infer_schema(path, "y")
+    assert (schema.columns, schema.missing) == ({"a": numerical()}, ("", "NA"))
+
+
+def test_guesses_do_not_depend_on_where_rows_come_from(save):
+    path = save(FRUIT)
+    expected = infer_schema(path, "liked")
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    for source in (read_csv(path, chunk_rows=1), rows, columns):
+        assert infer_schema(source, "liked") == expected
+    other = save(FRUIT.replace(",", "\t").encode("utf-16"), "other.csv")
+    options = {"delimiter": "\t", "encoding": "utf-16"}
+    assert infer_schema(other, "liked", **options) == expected
+    with pytest.raises(ValueError, match=r"rows must have the column 'z'"):
+        infer_schema(columns, "z")
+    with pytest.raises(ValueError, match=r"the source must have at least one row"):
+        infer_schema([], "z")
+
+
+def test_reading_by_name(save, parquet):
+    path = parquet({"a": [1, 2]})
+    assert columns_of(read(path, strict=False)) == {"a": [1, 2]}
+    assert columns_of(read(save("a;b\n1;2\n"), delimiter=";")) == {
+        "a": ["1"],
+        "b": ["2"],
+    }
+    reader = read_csv(save(GOOD))
+    assert read(reader) is reader
+    with pytest.raises(TypeError, match=r"must be a path; got CsvReader and encoding"):
+        read(reader, encoding="latin-1")
+    with pytest.raises(TypeError, match=r"among columns, chunk_rows; got encoding"):
+        read(path, encoding="latin-1")
 
 
 def test_a_guess_is_edited(save):

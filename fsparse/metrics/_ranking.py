@@ -118,7 +118,7 @@ def count_labels(labels: Array, *, num_labels: int) -> Array:
 def _is_new(labels: Array, num_labels: int) -> tuple[Array, Array]:
     """The labels of each example in order, and which come for the first time."""
     labels = jnp.sort(labels, axis=1)
-    is_new = jnp.diff(labels, axis=1, prepend=labels[:, :1] - 1) != 0
+    is_new = jnp.ones_like(labels, bool).at[:, 1:].set(labels[:, 1:] != labels[:, :-1])
     return labels, valid(labels, num_labels) & is_new
 
 
