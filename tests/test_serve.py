@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import http.client
 import json
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ pytest.importorskip("httptools", reason="needs the extra serve")
 from serving import Doubler, ask, open_socket, post, receive, running
 
 from fsparse.serve import Batcher, Limits, Overloaded, serve
+from fsparse.serve._listen import listen
 
 
 def examples(*values, **more):
@@ -235,6 +237,23 @@ def test_a_port_that_is_taken_is_told_in_one_line(host, port, capfd):
     with pytest.raises(OSError, match=f"{host}:{port}; got: Address already in use"):
         serve(Doubler(), host=host, port=port)
     assert capfd.readouterr() == ("", "")
+
+
+def test_answers_do_not_wait_for_more_to_send():
+    async def nodelay():
+        found = asyncio.get_running_loop().create_future()
+
+        def accepted(_, writer):
+            client = writer.get_extra_info("socket")
+            found.set_result(client.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        (listening,) = listen("127.0.0.1", 0)
+        async with await asyncio.start_server(accepted, sock=listening):
+            with open_socket(listening.getsockname()[1]):
+                return await found
+
+    assert asyncio.run(nodelay())
 
 
 def test_a_host_that_is_not_known():
