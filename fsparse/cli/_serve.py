@@ -7,6 +7,7 @@ Example:
 """
 
 import argparse
+import os
 from dataclasses import fields
 from pathlib import Path
 
@@ -23,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--host", default="127.0.0.1", help="0.0.0.0 listens on all interfaces")
     add("--port", type=port, default=8000, help="0 takes a free one")
     add("--k", type=positive_int, default=10, help="the most predictions of a row")
+    add("--threads", type=positive_int, default=1, help="that compute, beside the server")
     add_search(parser)
     limits = parser.add_argument_group("limits")
     for field in fields(Limits):
@@ -38,6 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
     from fsparse.serve import serve
 
     require_free(arguments.host, arguments.port)
+    os.environ["PJRT_NPROC"] = str(arguments.threads)  # read when XLA is first used
     model = with_search(load(arguments.model), arguments, arguments.k)
     limits = Limits(**{f.name: getattr(arguments, f.name) for f in fields(Limits)})
     predictor = TablePredictor(
