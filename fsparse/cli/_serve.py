@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--host", default="127.0.0.1", help="0.0.0.0 listens on all interfaces")
     add("--port", type=port, default=8000, help="0 takes a free one")
     add("--k", type=positive_int, default=10, help="the most predictions of a row")
-    add("--threads", type=positive_int, default=1, help="that compute, beside the server")
+    add("--threads", type=positive_int, default=1, help="that compute predictions")
     add_search(parser)
     limits = parser.add_argument_group("limits")
     for field in fields(Limits):
