@@ -8,6 +8,7 @@ import threading
 import time
 
 from fsparse.serve import Limits
+from fsparse.serve._listen import listen
 from fsparse.serve._server import make_server
 
 
@@ -38,14 +39,16 @@ class Doubler:
 @contextlib.contextmanager
 def running(predictor, **limits):
     """The port of a server, which is stopped in the end."""
-    server = make_server(predictor, "127.0.0.1", 0, Limits(**limits))
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve()))
+    server = make_server(predictor, Limits(**limits))
+    sockets = listen("127.0.0.1", 0)
+    (port,) = (each.getsockname()[1] for each in sockets)
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets)))
     thread.start()
     while not server.started:
         assert thread.is_alive()
         time.sleep(0.01)
     try:
-        yield server.servers[0].sockets[0].getsockname()[1]
+        yield port
     finally:
         server.should_exit = True
         predictor.may_go.set()

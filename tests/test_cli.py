@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import socket
 import subprocess
 import sys
 
@@ -96,14 +97,45 @@ def test_a_schema_that_was_inspected_trains(folder, capsys):
     assert out.startswith("loss: ")
 
 
-def test_bench(folder, capsys):
+@pytest.mark.parametrize("exports", [False, True])
+def test_bench(folder, capsys, tmp_path, exports):
+    model = folder / "model.fsparse"
+    if exports:
+        model = tmp_path / "exported.fsparse"
+        printed(capsys, "export", folder / "model.fsparse", model, "--k", 2)
+    path = tmp_path / "bench.json"
     out = printed(
         capsys,
-        *["bench", folder / "model.fsparse", folder / "test.csv", "--queries", 5],
+        *["bench", model, folder / "test.csv", "--queries", 5, "--json", path],
     )
-    assert "cold start" in out
-    assert "p99" in out
-    assert "rows/s" in out
+    found = json.loads(path.read_text())
+    assert found["file_bytes"] == model.stat().st_size
+    assert found["cold_start_seconds"] > 0.1  # of a whole process
+    assert 0 < found["single_p50_seconds"] <= found["single_p99_seconds"]
+    assert found["rows_per_batch"] == 100
+    assert found["rows_per_second"] > 0
+    for name in ("file:", "cold start", "p50", "p99", "rows/s"):
+        assert name in out
+
+
+def test_a_port_that_is_taken_is_told_in_one_line(folder, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SystemExit) as end:
+            main(["serve", str(folder / "model.fsparse"), "--port", str(port)])
+    assert end.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("fsparse serve: ")
+    assert f"127.0.0.1:{port}; got: Address already in use" in line
+
+
+@pytest.mark.parametrize("search", ["exact", "sparse"])
+def test_what_was_exported_has_no_other_search(folder, capsys, tmp_path, search):
+    path = tmp_path / "exported.fsparse"
+    printed(capsys, "export", folder / "model.fsparse", path, "--k", 2)
+    with pytest.raises(SystemExit):
+        main(["serve", str(path), "--port", "0", "--search", search])
+    assert "the search must be the one of the export" in capsys.readouterr().err
 
 
 def test_bad_rows_can_be_left_out(folder, capsys):

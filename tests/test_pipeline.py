@@ -13,7 +13,7 @@ import fsparse
 from fsparse import Pipeline, export, load_exported, nn, train_table
 from fsparse.checkpoint import CheckpointError
 from fsparse.metrics import inverse_propensities
-from fsparse.pipeline import Search, default_model
+from fsparse.pipeline import Search, TablePredictor, default_model
 from fsparse.tabular import read_csv
 
 TEST = without_target(make_rows(200, seed=1))
@@ -150,6 +150,22 @@ def test_exported_with_hash_tables(tmp_path):
     found = load_exported(tmp_path / "exported").predict(TEST)
     labels = lambda best: [[p.label for p in b] for b in best]  # noqa: E731
     assert labels(found) == labels(sparse.predict(TEST))
+
+
+@pytest.mark.parametrize("count", [1, 3, 9])
+def test_what_was_exported_answers_requests(tmp_path, count):
+    pipeline = trained()
+    export(pipeline, tmp_path / "exported", k=2, batch_sizes=(1, 4))
+    exported = load_exported(tmp_path / "exported")
+    found, expected = (
+        TablePredictor(model, "mugs", max_batch=4, k=2).predict(
+            [*TEST[:count], {"title": "red"}, 7]
+        )
+        for model in (exported, pipeline)
+    )
+    labels = lambda answers: [[p["label"] for p in best] for best in answers[:count]]  # noqa: E731
+    assert labels(found) == labels(expected)
+    assert list(map(str, found[count:])) == list(map(str, expected[count:]))
 
 
 def test_bad_exports(tmp_path):

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import http.client
 import json
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,8 @@ pytest.importorskip("httptools", reason="needs the extra serve")
 
 from serving import Doubler, ask, open_socket, post, receive, running
 
-from fsparse.serve import Batcher, Limits, Overloaded
+from fsparse.serve import Batcher, Limits, Overloaded, serve
+from fsparse.serve._listen import listen
 
 
 def examples(*values, **more):
@@ -84,6 +86,13 @@ def test_health(port):
             400,
             "examples[1]: the column x is missing; give it a number.",
         ),
+        (post(b'{"examples": [{"x": NaN}]}'), 400, "examples[0]: the column 'x' must"),
+        (post(b'{"examples": [{"x": 1}, {"x": [[-Infinity]]}]}'), 400, "examples[1]"),
+        (post(b'{"examples": [{"x": {"y": 1e999}}]}'), 400, "examples[0]: the column"),
+        (post(b'{"examples": [' + b"[" * 400), 400, "the body must be JSON"),
+        (post(b"{}", "/predict?" + "x" * 4000), 431, "the path and the headers have"),
+        (post(b"{}", "/" + "x" * 4000), 431, "the path and the headers have at most"),
+        (post(b"{}", kind="x" * 4000), 431, "the path and the headers have at most"),
         (post(b"{}", "/nothing"), 404, "no /nothing; there are /predict, /health."),
         (post(b"{}", method="GET"), 405, "/predict wants POST; got GET."),
         (post(b"{}", "/health"), 405, "/health wants GET; got POST."),
@@ -221,6 +230,35 @@ def test_requests_under_way_are_answered_when_the_server_stops():
             time.sleep(0.2)
             threading.Timer(0.3, predictor.may_go.set).start()
         assert answer.result() == (200, {"predictions": [[1]]})
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_port_that_is_taken_is_told_in_one_line(host, port, capfd):
+    with pytest.raises(OSError, match=f"{host}:{port}; got: Address already in use"):
+        serve(Doubler(), host=host, port=port)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_answers_do_not_wait_for_more_to_send():
+    async def nodelay():
+        found = asyncio.get_running_loop().create_future()
+
+        def accepted(_, writer):
+            client = writer.get_extra_info("socket")
+            found.set_result(client.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        (listening,) = listen("127.0.0.1", 0)
+        async with await asyncio.start_server(accepted, sock=listening):
+            with open_socket(listening.getsockname()[1]):
+                return await found
+
+    assert asyncio.run(nodelay())
+
+
+def test_a_host_that_is_not_known():
+    with pytest.raises(OSError, match=r"nowhere\.invalid:0; got:"):
+        serve(Doubler(), host="nowhere.invalid", port=0)
 
 
 # ---- the batcher by itself ----------------------------------------------------------

@@ -18,6 +18,7 @@ from fsparse import checkpoint
 from fsparse._call import TARGETS
 from fsparse.checkpoint import CheckpointError
 from fsparse.data.batches import Batch
+from fsparse.pipeline._best import best_labels
 from fsparse.pipeline._rows import padded
 from fsparse.tabular import FittedSchema, Report
 from fsparse.tabular._rows import Table
@@ -120,23 +121,40 @@ class Exported:
         """As :meth:`Pipeline.predict`, for ``k`` up to that of the export."""
         from fsparse.pipeline._pipeline import Prediction
 
+        names, found = self.schema.label_names, self.predict_ids(rows, k)
+        pairs = [zip(*row, strict=True) for row in zip(*found, strict=True)]
+        return [
+            [Prediction(names[i], float(s)) for s, i in row if i < len(names)]
+            for row in pairs
+        ]
+
+    def predict_ids(
+        self, rows: Table, k: int = 1, *, report: Report | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As :meth:`Pipeline.predict_ids`, for ``k`` up to that of the export."""
         if not 1 <= k <= self.k:
             raise ValueError(
-                f"Exported.predict: k must be from 1 to {self.k}; got {k}."
+                f"Exported.predict: k must be from 1 to {self.k}; got {k}. Export "
+                "again for more."
             )
-        features = self.schema.encode_features(rows, report=Report())
-        names, found = self.schema.label_names, []
-        largest = max(self.programs)
-        for start in range(0, features.num_rows, largest):
-            index = np.arange(start, min(start + largest, features.num_rows))
+        features = self.schema.encode_features(rows, report=report)
+        largest, m = max(self.programs), features.num_rows
+        found = [(np.zeros((0, self.k), np.float32), np.zeros((0, self.k), np.int32))]
+        for start in range(0, m, largest):
+            index = np.arange(start, min(start + largest, m))
             batch = padded(features, index, self.schema.feature_capacity)
-            found += [
-                [Prediction(names[i], s) for s, i in row[:k] if i < len(names)]
-                for row in self._call(batch, len(index))
-            ]
-        return found
+            found.append(self._call(batch, len(index)))
+        scores, ids = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return scores[:, :k], ids[:, :k]
 
-    def _call(self, batch: Batch, count: int) -> list[list[tuple[float, int]]]:
+    def with_search(self, search: Any) -> "Exported":
+        """Refuses: how labels are found is a part of the compiled functions."""
+        raise ValueError(
+            f"Exported.with_search: the search must be the one of the export; got "
+            f"{search}. Export the model with it."
+        )
+
+    def _call(self, batch: Batch, count: int) -> tuple[np.ndarray, np.ndarray]:
         size = min(b for b in self.programs if b >= count)
         if size not in self._calls:
             text = base64.b64decode(self.programs[size])
@@ -145,8 +163,7 @@ class Exported:
         ids = _sized(batch.feature_ids, size, n)
         weights = _sized(batch.feature_weights, size, 0)
         scores, best = self._calls[size](self.leaves, ids, weights)
-        pairs = zip(scores[:count].tolist(), best[:count].tolist(), strict=True)
-        return [list(zip(*pair, strict=True)) for pair in pairs]
+        return np.asarray(scores)[:count], np.asarray(best)[:count]
 
 
 def _sized(x: np.ndarray, size: int, padding: int) -> np.ndarray:
@@ -156,8 +173,6 @@ def _sized(x: np.ndarray, size: int, padding: int) -> np.ndarray:
 
 def _program(pipeline: "Pipeline", k: int, b: int) -> str:
     """StableHLO of prediction for ``b`` rows, as text."""
-    from fsparse.pipeline._pipeline import _best
-
     given = pipeline.params, pipeline.state
     leaves: list[Any]
     structure: Any
@@ -166,7 +181,9 @@ def _program(pipeline: "Pipeline", k: int, b: int) -> str:
     def call(numbers: list[Any], ids: Any, weights: Any) -> Any:
         labels: Any = jnp.full((b, 1), pipeline.schema.num_labels, jnp.int32)
         params, state = structure.unflatten(numbers)
-        return _best(pipeline.model, k, params, state, Batch(ids, weights, labels))
+        return best_labels(
+            pipeline.model, k, params, state, Batch(ids, weights, labels)
+        )
 
     room = pipeline.schema.feature_capacity
     allow = [jax.export.DisabledSafetyCheck.custom_call(target) for target in TARGETS]

@@ -25,8 +25,6 @@ from fsparse.pipeline._rows import batches_of, dataset_of, require_tables
 from fsparse.tabular import FittedSchema, Report, Source, multi_label, read
 from fsparse.train import evaluate
 
-_best = best_labels
-
 
 class Prediction(NamedTuple):
     """A label, and how sure the model is."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from fsparse.pipeline._export import Exported
 from fsparse.pipeline._pipeline import Pipeline
 from fsparse.tabular import Report
 
@@ -13,14 +14,19 @@ class TablePredictor:
     """A :class:`fsparse.serve.Predictor` of rows as JSON objects.
 
     Args:
-      pipeline: the model.
+      pipeline: the model, or what was exported of one.
       name: what ``/health`` calls it.
       max_batch: examples of the largest batch; programs for all sizes are compiled now.
       k: predictions of each example, at most.
     """
 
     def __init__(
-        self, pipeline: Pipeline, name: str, *, max_batch: int = 64, k: int = 10
+        self,
+        pipeline: Pipeline | Exported,
+        name: str,
+        *,
+        max_batch: int = 64,
+        k: int = 10,
     ) -> None:
         self.name = name
         self._pipeline, self._k = pipeline, min(k, pipeline.schema.num_labels)

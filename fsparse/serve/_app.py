@@ -5,9 +5,11 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from reprlib import repr as shown
 from typing import Any
 
 from fsparse.serve._batcher import Batcher, Overloaded
+from fsparse.serve._finite import require_finite
 from fsparse.serve._latency import Latencies
 from fsparse.serve._limits import Limits
 from fsparse.serve._predictor import Predictor
@@ -36,8 +38,9 @@ class App:
 
     Refused, with ``{"error": ...}``: 400 what is no JSON, or an example that the
     predictor refuses; 404 and 405 other paths and methods; 408 a body that takes too
-    long; 413 one that is too large; 415 another content type; 503, with
-    ``Retry-After``, what comes while too much waits or takes too long.
+    long; 413 one that is too large; 415 another content type; 431 a long line or long
+    headers; 503, with ``Retry-After``, what comes while too much waits or takes too
+    long.
     """
 
     def __init__(self, predictor: Predictor, limits: Limits | None = None) -> None:
@@ -81,6 +84,7 @@ class App:
 
     async def _answer(self, scope: Message, receive: Receive) -> Any:
         path = scope["path"]
+        self._require_short(scope)
         if path not in _METHODS:
             raise Refused(404, f"no {path}; there are {', '.join(_METHODS)}.")
         if scope["method"] != _METHODS[path]:
@@ -103,6 +107,15 @@ class App:
             "seconds": time.monotonic() - self._started,
             **self._latencies.summary(),
         }
+
+    def _require_short(self, scope: Message) -> None:
+        path = scope.get("raw_path") or scope["path"].encode()
+        size = len(path) + len(scope["query_string"])
+        size += sum(len(name) + len(value) for name, value in scope["headers"])
+        most = self._limits.max_header
+        if size > most:
+            reason = f"the path and the headers have at most {most} bytes; got {size}."
+            raise Refused(431, reason)
 
     async def _body(self, scope: Message, receive: Receive) -> bytes:
         headers = dict(scope["headers"])
@@ -148,11 +161,15 @@ class App:
         if not isinstance(examples, list):
             raise Refused(400, "examples must be a list.")
         self._require_count("len(examples)", len(examples), self._limits.max_examples)
+        try:
+            require_finite(examples)
+        except ValueError as e:
+            raise Refused(400, str(e)) from None
         return examples, k
 
     def _require_count(self, name: str, value: Any, most: int) -> None:
         if type(value) is not int or not 1 <= value <= most:
-            raise Refused(400, f"{name} must be from 1 to {most}; got {value!r}.")
+            raise Refused(400, f"{name} must be from 1 to {most}; got {shown(value)}.")
 
     async def _submit(self, examples: list[Any]) -> list[Any]:
         assert self._batcher is not None

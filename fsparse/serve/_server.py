@@ -1,10 +1,12 @@
 """The server: uvicorn, with limits on what comes before a request's body."""
 
 import asyncio
+import sys
 from typing import Any
 
 from fsparse.serve._app import App
 from fsparse.serve._limits import Limits
+from fsparse.serve._listen import listen
 from fsparse.serve._predictor import Predictor
 
 
@@ -25,18 +27,24 @@ def serve(
 
     Raises:
       ImportError: without the extra ``serve`` (uvicorn and httptools).
-      SystemExit: if the port is taken.
+      OSError: if the host is not known, or the port is taken or not allowed.
 
     Example:
       >>> from fsparse.pipeline import TablePredictor
       >>> predictor = TablePredictor(pipeline, "mugs")  # doctest: +SKIP
       >>> serve(predictor, port=8000)  # doctest: +SKIP
     """
-    asyncio.run(make_server(predictor, host, port, limits or Limits()).serve())
+    server = make_server(predictor, limits or Limits())
+    sockets = listen(host, port)
+    for each in sockets:
+        address, number = each.getsockname()[:2]
+        at = f"[{address}]:{number}" if ":" in address else f"{address}:{number}"
+        print(f"serving {predictor.name} at http://{at}", file=sys.stderr)
+    asyncio.run(server.serve(sockets=sockets))
 
 
-def make_server(predictor: Predictor, host: str, port: int, limits: Limits) -> Any:
-    """A uvicorn server that was not started."""
+def make_server(predictor: Predictor, limits: Limits) -> Any:
+    """A uvicorn server that was not started, for sockets that listen."""
     try:
         import uvicorn
 
@@ -47,12 +55,12 @@ def make_server(predictor: Predictor, host: str, port: int, limits: Limits) -> A
         ) from e
     config = uvicorn.Config(
         App(predictor, limits),
-        host=host,
-        port=port,
         http=protocol(limits),
         ws="none",
         lifespan="on",
         access_log=False,
+        proxy_headers=False,
+        log_level="error",
         limit_concurrency=limits.max_connections,
         timeout_keep_alive=round(limits.idle_seconds) or 1,
         timeout_graceful_shutdown=round(limits.answer_seconds) or 1,
