@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from fsparse.data import packages
 from fsparse.data.features import hash_char_ngrams, hash_words
+from fsparse.data.messages import sms_spam
 from fsparse.data.newsgroups import newsgroups
 from fsparse.data.rows import (
     I64,
@@ -65,8 +66,8 @@ def load(name: str, **options: Any) -> Splits:
     """A data set by name, downloaded on first use.
 
     Args:
-      name: ``"polish-lemmas"``, ``"wordnet-hypernyms"``, ``"baskets"`` or
-        ``"20newsgroups"``.
+      name: ``"polish-lemmas"``, ``"wordnet-hypernyms"``, ``"baskets"``,
+        ``"20newsgroups"`` or ``"sms-spam"``.
       options: keyword arguments of the function of that name in this module.
 
     Raises:
@@ -302,4 +303,5 @@ LOADERS = {
     "polish-lemmas": polish_lemmas,
     "wordnet-hypernyms": wordnet_hypernyms,
     "baskets": baskets,
+    "sms-spam": sms_spam,
 }
