@@ -186,8 +186,10 @@ def test_ctr_options(serve, rng):
     assert load_dense("ctr", num_features=16).train.features.max() < 16
     other = load_dense("ctr", seed=1).train.features
     assert (other != whole.train.features).mean() > 0.99
-    for option in ("num_rows", "every", "num_features"):
-        with pytest.raises(ValueError, match=f"ctr: num_rows, .* must be .*{option}=0"):
+    fewer = load_dense("ctr", test_every=4).test.features
+    np.testing.assert_array_equal(fewer, whole.test.features[::4])
+    for option in ("num_rows", "every", "test_every", "num_features"):
+        with pytest.raises(ValueError, match=f"ctr: {option} must be positive; got 0"):
             load_dense("ctr", **{option: 0})
 
 

@@ -182,6 +182,7 @@ def ctr(
     *,
     num_rows: int | None = None,
     every: int = 1,
+    test_every: int = 1,
     history: bool = False,
     num_features: int = 2**17,
     seed: int = 0,
@@ -196,6 +197,7 @@ def ctr(
       num_rows: only so many training examples, the first ones; None for all.
       every: one in so many training examples, before they are counted. The first weeks
         sold less, so a part of the data should be spread over all of them.
+      test_every: one in so many test examples.
       history: whether features of what was sold and promoted before the row's week, the
         :data:`fsparse.data.sales.HISTORY_FIELDS` in bins, follow the others.
       num_features: ids to hash to.
@@ -205,16 +207,15 @@ def ctr(
       ImportError: if pyarrow is missing.
       ValueError: if a size is not positive.
     """
-    if min(num_features, every) < 1 or (num_rows is not None and num_rows < 1):
-        raise ValueError(
-            "ctr: num_rows, every and num_features must be positive; got "
-            f"{num_rows=}, {every=}, {num_features=}."
-        )
+    sizes = {"num_rows": num_rows, "every": every, "test_every": test_every}
+    for name, size in {**sizes, "num_features": num_features}.items():
+        if size is not None and size < 1:
+            raise ValueError(f"ctr: {name} must be positive; got {size}.")
     read = _parquet("ctr").read_table
     promotions, products, receipts = (read(f) for f in packages.fetch(PROMOTIONS))
     weeks = promotions["week"].to_numpy()
     train = np.flatnonzero(weeks < _FIRST_TEST_WEEK)[::every][:num_rows]
-    test = np.flatnonzero(weeks >= _FIRST_TEST_WEEK)
+    test = np.flatnonzero(weeks >= _FIRST_TEST_WEEK)[::test_every]
     sold = _columns(receipts, products)
     promoted = {name: promotions[name].to_numpy() for name in _SALE}
 
