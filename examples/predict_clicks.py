@@ -4,11 +4,10 @@ Example:
   python examples/predict_clicks.py --json rows.json --plot clicks.png
 
 One in nine promotions of weeks 1 to 45 is trained on, and weeks 46 to 53 are predicted.
-What helps is history: what the store sold of the product, of its kind and of all else
-in the weeks before. Each count, in bins, is a feature like product and store. The
-network is wide and deep: one embedding bag goes straight to the logits, another one
-through two hidden layers. Beside it: the same odds for all; those of the weeks since
-the store sold the product; logistic regression, without history and with it.
+What helps is history: what was sold of the product, its kind and all else in the weeks
+before. Each count, in bins, is a feature like product and store. The network is wide
+and deep: one embedding bag goes straight to the logits, one through hidden layers.
+Beside it: the same odds for all; logistic regression, without history and with it.
 """
 
 import jax
@@ -50,11 +49,11 @@ def network(width):
 
 def examples(part):
     """The ids of the fields as a bag, and the label."""
-    m, fields = part.features.shape
-    starts, ones = np.arange(m + 1), np.ones(m * fields, np.float32)
-    ids = part.features.ravel()
-    features = data.SparseRows(starts * fields, ids, ones, NUM_FEATURES)
-    return data.Dataset(features, data.SparseRows(starts, part.labels, ones[:m], 2))
+    ids, starts = part.features, np.arange(len(part.labels) + 1)
+    ones = np.ones(ids.size, np.float32)
+    bags = data.SparseRows(starts * ids.shape[1], ids.ravel(), ones, NUM_FEATURES)
+    labels = data.SparseRows(starts, part.labels, ones[: len(ids)], 2)
+    return data.Dataset(bags, labels)
 
 
 def train(part, width, epochs, rate):
@@ -89,11 +88,10 @@ def main(argv=None):
     args = parser.parse_args(argv)
     sizes = {"every": 999, "test_every": 99} if args.quick else {"every": 9}
     splits = data.load_dense("ctr", history=True, num_features=NUM_FEATURES, **sizes)
-    learnt, test = splits[:2]
-    fitted = train(learnt, args.width, args.epochs, args.rate)
-    metrics = ["auc", "log_loss"]
-    own = fsparse.evaluate(*fitted[:3], examples(test), metrics, batch_size=8192)
-    rows = [*rules(learnt, test), {"model": "fsparse", **own}]
+    fitted = train(splits.train, args.width, args.epochs, args.rate)
+    test, metrics = examples(splits.test), ["auc", "log_loss"]
+    own = fsparse.evaluate(*fitted[:3], test, metrics, batch_size=8192)
+    rows = [*rules(*splits[:2]), {"model": "fsparse", **own}]
     results.report(args, "promotions", rows, metrics)
     return rows
 

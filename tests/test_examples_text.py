@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from example_cases import example
 
-from fsparse.data import Dataset, from_lists, messages, packages
+from fsparse.data import Dataset, from_lists, packages
 
 classify_text = example("classify_text")
 baselines = example("baselines")

@@ -219,19 +219,17 @@ def ctr(
     sold = _columns(receipts, products)
     promoted = {name: promotions[name].to_numpy() for name in _SALE}
 
-    def part(index: NDArray[Any]) -> DenseDataset:
-        rows = _columns(promotions.take(index), products)
-        fields = [rows[name] for name in CTR_FIELDS]
-        if history:
-            found = sales.history(rows, sold, promoted)
-            fields += map(sales.bins, found.values())
-        ids = [
-            hash_values(column, number, num_features, seed)
-            for number, column in enumerate(fields)
-        ]
-        return DenseDataset(np.stack(ids, axis=1), _was_sold(rows, sold))
-
-    return DenseSplits(part(train), part(test), 2, num_features, "ctr")
+    rows = _columns(promotions.take(np.concatenate([train, test])), products)
+    fields = [rows[name] for name in CTR_FIELDS]
+    if history:
+        fields += map(sales.bins, sales.history(rows, sold, promoted).values())
+    columns = [hash_values(c, i, num_features, seed) for i, c in enumerate(fields)]
+    ids, labels = np.stack(columns, axis=1), _was_sold(rows, sold)
+    cut = len(train)
+    learnt, judged = (
+        DenseDataset(ids[part], labels[part]) for part in (slice(cut), slice(cut, None))
+    )
+    return DenseSplits(learnt, judged, 2, num_features, "ctr")
 
 
 # ---- splits and columns -------------------------------------------------------------
