@@ -68,9 +68,7 @@ def main(argv=None):
     parser.add_argument("--data", choices=LOADERS, default="newsgroups")
     parser.add_argument("--dropout", type=float, default=0.5, help="share of words")
     parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument(
-        "--rate", type=float, default=3e-3, help="of learning, at first"
-    )
+    parser.add_argument("--rate", type=float, default=3e-3, help="learning rate")
     args = parser.parse_args(argv)
     name, options = LOADERS[args.data]
     splits = data.load(name, num_features=NUM_FEATURES, **options)

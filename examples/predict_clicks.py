@@ -82,9 +82,7 @@ def main(argv=None):
     parser = results.parser(__doc__)
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument(
-        "--rate", type=float, default=2e-3, help="of learning, at first"
-    )
+    parser.add_argument("--rate", type=float, default=3e-3, help="learning rate")
     args = parser.parse_args(argv)
     sizes = {"every": 999, "test_every": 99} if args.quick else {"every": 9}
     splits = data.load_dense("ctr", history=True, num_features=NUM_FEATURES, **sizes)
