@@ -85,5 +85,7 @@ def _largest(scores: np.ndarray, k: int) -> np.ndarray:
     """Columns of the ``k`` largest; all that tie with the last one are looked at."""
     least = np.partition(scores, -k, axis=1)[:, -k]
     rows = [np.flatnonzero(row >= t) for row, t in zip(scores, least, strict=True)]
-    order = [np.argsort(-s[r], kind="stable")[:k] for s, r in zip(scores, rows, strict=True)]
+    order = [
+        np.argsort(-s[r], kind="stable")[:k] for s, r in zip(scores, rows, strict=True)
+    ]
     return np.stack([r[o] for r, o in zip(rows, order, strict=True)])

@@ -8,9 +8,9 @@ from fsparse.data.batches import (
     stream_batches,
 )
 from fsparse.data.clicks import Clicks, load_clicks, stream_clicks
-from fsparse.data.datasets import load
+from fsparse.data.datasets import Texts, WordNet, load, wordnet_texts
 from fsparse.data.dense_datasets import DenseDataset, DenseSplits, load_dense
-from fsparse.data.features import hash_char_ngrams, hash_words
+from fsparse.data.features import hash_char_ngrams, hash_words, join_columns
 from fsparse.data.rows import (
     Clipped,
     Dataset,
@@ -46,6 +46,8 @@ __all__ = [
     "Report",
     "SparseRows",
     "Splits",
+    "Texts",
+    "WordNet",
     "XcHeader",
     "batches",
     "clip",
@@ -55,6 +57,7 @@ __all__ = [
     "hash_char_ngrams",
     "hash_words",
     "inverse_document_frequency",
+    "join_columns",
     "load",
     "load_clicks",
     "load_dense",
@@ -70,5 +73,6 @@ __all__ = [
     "take",
     "tfidf",
     "to_padded",
+    "wordnet_texts",
     "write_xc",
 ]
