@@ -4,11 +4,16 @@ All are weights between features and labels, ``[num_features, num_labels]``, by 
 :func:`best` ranks: ``scores = features @ weights + prior``.
 """
 
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import numpy as np
 import scipy.sparse as sp
 
 from fsparse import metrics
-from fsparse.data import SparseRows, to_padded
+from fsparse.data import Dataset, SparseRows, to_padded
 
 _BLOCK = 256  # examples that are scored at a time
 
@@ -68,6 +73,25 @@ def judge(ids: np.ndarray, labels: SparseRows, names: list[str]) -> dict[str, fl
         rule = {"p": metrics.precision_at, "hit": metrics.hit_at}[kind]
         means[name] = float(np.mean(rule(int(k), is_hit)))
     return means
+
+
+def row(
+    model: str, rank: Callable[[], np.ndarray], labels: SparseRows, names: list[str]
+) -> dict[str, Any]:
+    """A row of a table of results: the metrics of a ranking, and its seconds."""
+    began = time.perf_counter()
+    ids = rank()
+    seconds = time.perf_counter() - began
+    return {"model": model, **judge(ids, labels, names), "seconds": seconds}
+
+
+def nearest(
+    model: str, train: Dataset, test: Dataset, names: list[str]
+) -> dict[str, Any]:
+    """A row of the nearest centroids, by the cosine."""
+    k = max(int(name.split("@")[1]) for name in names)
+    rank = partial(best, test.features, centroids(*train), k)
+    return row(model, rank, test.labels, names)
 
 
 def matrix(rows: SparseRows) -> sp.csr_matrix:

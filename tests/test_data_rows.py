@@ -16,6 +16,7 @@ from fsparse.data import (
     column_counts,
     concatenate,
     from_lists,
+    halve,
     inverse_document_frequency,
     join_columns,
     normalize,
@@ -92,6 +93,30 @@ def test_join_columns(data, num_rows, num_parts):
         [(p * n + i, v) for p, pairs in enumerate(parts) for i, v in pairs[r]]
         for r in range(num_rows)
     ]
+
+
+@fast
+@given(ROWS)
+def test_halve_takes_the_first(pairs):
+    features, labels = halve(make(pairs))
+    assert pairs_of(features) == [row[: len(row) // 2] for row in pairs]
+    assert pairs_of(labels) == [row[len(row) // 2 :] for row in pairs]
+
+
+@fast
+@given(ROWS, st.integers(0, 3))
+def test_halve_at_random_keeps_all(pairs, seed):
+    features, labels = map(pairs_of, halve(make(pairs), np.random.default_rng(seed)))
+    for row, one, other in zip(pairs, features, labels, strict=True):
+        assert len(one) == len(row) // 2
+        assert sorted(one + other) == sorted(row)
+
+
+def test_halve_at_random_is_fair():
+    """Each of three is the feature of a third of the rows."""
+    rows = from_lists([[0, 1, 2]] * 3000, 3)
+    features, _ = halve(rows, np.random.default_rng(0))
+    assert np.abs(column_counts(features) - 1000).max() < 130  # 5 deviations
 
 
 @fast

@@ -11,6 +11,7 @@ from fsparse.data.clicks import Clicks, load_clicks, stream_clicks
 from fsparse.data.datasets import Texts, WordNet, load, wordnet_texts
 from fsparse.data.dense_datasets import DenseDataset, DenseSplits, load_dense
 from fsparse.data.features import hash_char_ngrams, hash_words, join_columns
+from fsparse.data.halves import halve
 from fsparse.data.rows import (
     Clipped,
     Dataset,
@@ -54,6 +55,7 @@ __all__ = [
     "column_counts",
     "concatenate",
     "from_lists",
+    "halve",
     "hash_char_ngrams",
     "hash_words",
     "inverse_document_frequency",

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from fsparse.data import packages
 from fsparse.data.features import hash_char_ngrams, hash_words
+from fsparse.data.halves import halve
 from fsparse.data.newsgroups import newsgroups
 from fsparse.data.rows import (
     I64,
@@ -181,7 +182,13 @@ def baskets(*, seed: int = 0) -> Splits:
     pairs = np.unique(basket.astype(np.int64) * num_products + product)
     basket, product = np.divmod(pairs, num_products)
     order = np.lexsort((_shuffle_key(names[basket], product, seed), basket))
-    dataset = _halve(basket, product[order], len(names), num_products)
+    rows = SparseRows(
+        np.concatenate([[0], np.cumsum(np.bincount(basket, minlength=len(names)))]),
+        product[order].astype(np.int32),
+        np.ones(len(order), np.float32),
+        num_products,
+    )
+    dataset = halve(rows)
 
     week = weeks[first]
     size = dataset.features.lengths + dataset.labels.lengths
@@ -312,24 +319,6 @@ def splitmix64(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
-
-
-def _halve(basket: I64, product: I64, num_baskets: int, num_products: int) -> Dataset:
-    """First halves of the baskets as features, second halves as labels."""
-    sizes = np.bincount(basket, minlength=num_baskets)
-    starts = np.cumsum(sizes) - sizes
-    is_feature = np.arange(len(basket)) - starts[basket] < (sizes // 2)[basket]
-
-    def rows(chosen: NDArray[np.bool_]) -> SparseRows:
-        lengths = np.bincount(basket[chosen], minlength=num_baskets)
-        return SparseRows(
-            np.concatenate([[0], np.cumsum(lengths)]),
-            product[chosen].astype(np.int32),
-            np.ones(np.count_nonzero(chosen), np.float32),
-            num_products,
-        )
-
-    return Dataset(rows(is_feature), rows(~is_feature))
 
 
 def _take_examples(dataset: Dataset, index: I64) -> Dataset:
