@@ -4,11 +4,16 @@ All are weights between features and labels, ``[num_features, num_labels]``, by 
 :func:`best` ranks: ``scores = features @ weights + prior``.
 """
 
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import numpy as np
 import scipy.sparse as sp
 
 from fsparse import metrics
-from fsparse.data import SparseRows, to_padded
+from fsparse.data import Dataset, SparseRows, to_padded
 
 _BLOCK = 256  # examples that are scored at a time
 
@@ -70,6 +75,25 @@ def judge(ids: np.ndarray, labels: SparseRows, names: list[str]) -> dict[str, fl
     return means
 
 
+def row(
+    model: str, rank: Callable[[], np.ndarray], labels: SparseRows, names: list[str]
+) -> dict[str, Any]:
+    """A row of a table of results: the metrics of a ranking, and its seconds."""
+    began = time.perf_counter()
+    ids = rank()
+    seconds = time.perf_counter() - began
+    return {"model": model, **judge(ids, labels, names), "seconds": seconds}
+
+
+def nearest(
+    model: str, train: Dataset, test: Dataset, names: list[str]
+) -> dict[str, Any]:
+    """A row of the nearest centroids, by the cosine."""
+    k = max(int(name.split("@")[1]) for name in names)
+    rank = partial(best, test.features, centroids(*train), k)
+    return row(model, rank, test.labels, names)
+
+
 def matrix(rows: SparseRows) -> sp.csr_matrix:
     """The same rows, for scipy."""
     shape = rows.num_rows, rows.num_columns
@@ -85,5 +109,7 @@ def _largest(scores: np.ndarray, k: int) -> np.ndarray:
     """Columns of the ``k`` largest; all that tie with the last one are looked at."""
     least = np.partition(scores, -k, axis=1)[:, -k]
     rows = [np.flatnonzero(row >= t) for row, t in zip(scores, least, strict=True)]
-    order = [np.argsort(-s[r], kind="stable")[:k] for s, r in zip(scores, rows, strict=True)]
+    order = [
+        np.argsort(-s[r], kind="stable")[:k] for s, r in zip(scores, rows, strict=True)
+    ]
     return np.stack([r[o] for r, o in zip(rows, order, strict=True)])
