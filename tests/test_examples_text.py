@@ -34,13 +34,9 @@ def test_figures_of_predictions():
     assert found == pytest.approx(wanted)
 
 
-def test_some_examples_keep_their_labels():
-    rows = from_lists([[i] for i in range(50)], 50)
-    splits = classify_text.data.Splits(Dataset(rows, rows), Dataset(rows, rows), "x")
-    for part in text_baselines.some(splits, 10)[:2]:
-        assert part.features.num_rows == 10
-        assert part.features.ids.tolist() == part.labels.ids.tolist()
-        assert len(set(part.labels.ids.tolist())) == 10
+def test_the_last_of_each_label_are_last():
+    labels = np.array([1, 1, 1, 1, 0, 0])
+    assert text_baselines.in_time(labels).tolist() == [0, 4, 1, 2, 5, 3]
 
 
 def message(rng, label):
