@@ -17,6 +17,7 @@ from fsparse.data import (
     hash_words,
     load,
     packages,
+    wordnet_texts,
 )
 
 
@@ -109,10 +110,13 @@ def synset(offset, kind, words, pointers, gloss, frames=""):
     return f"{' '.join(fields)}{frames} | {gloss}  \n"
 
 
-def test_wordnet_hypernyms(serve):
+def serve_wordnet(serve):
+    """Texts of synsets that have hypernyms, and those; a key's own words name it."""
     licence = "  1 This software and database | is provided \n"
-    nouns = [synset(1, "n", ["entity"], [("~", 2, "n")], "no hypernym")]
-    verbs = []
+    nouns = [
+        synset(i, "n", [f"n{i}"], [("~", 2, "n")], "no hypernym") for i in range(15)
+    ]
+    verbs = [synset(i, "v", [f"v{i}"], [], "to have none") for i in range(7)]
     texts, labels = [], []
     for i in range(100):
         words = [f"word_{i}{letter}" for letter in "abcdefghijklmnopq"[: 1 + i % 17]]
@@ -128,7 +132,26 @@ def test_wordnet_hypernyms(serve):
         labels.append([("v", i % 7), ("v", 100 + i)])
     files = [(licence + "".join(lines)).encode() for lines in (nouns, verbs)]
     serve(noun=files[0], verb=files[1])
+    return texts, labels
 
+
+def test_wordnet_texts(serve):
+    texts, labels = serve_wordnet(serve)
+    train, test, label_texts = wordnet_texts()
+    parents_of = dict(zip(texts, labels, strict=True))
+    counts = Counter(parent for parents in labels for parent in parents)
+    assert len(label_texts) == train.labels.num_columns == test.labels.num_columns
+    for part, want in zip((train, test), split(texts, labels), strict=True):
+        assert part.texts == [text for text, _ in want]
+        for text, ids in zip(part.texts, lists(part.labels), strict=True):
+            named = [label_texts[i] for i in ids]
+            frequent = [p for p in parents_of[text] if counts[p] >= 2]
+            glosses = {"n": "no hypernym", "v": "to have none"}
+            assert named == [f"{kind}{i} | {glosses[kind]}" for kind, i in frequent]
+
+
+def test_wordnet_hypernyms(serve):
+    texts, labels = serve_wordnet(serve)
     splits = load("wordnet-hypernyms", num_features=500)
     assert splits.name == "wordnet-hypernyms"
     assert splits.train.labels.num_columns == 7 + 5 + 7  # nouns and verbs apart

@@ -9,7 +9,14 @@ import zlib
 import numpy as np
 import pytest
 
-from fsparse.data import dense_datasets, hash_words, load, load_dense, packages
+from fsparse.data import (
+    dense_datasets,
+    hash_words,
+    load,
+    load_dense,
+    packages,
+    sales,
+)
 
 
 @pytest.fixture
@@ -116,7 +123,7 @@ def test_adult(serve):
         assert part.labels.tolist() == [int(r[3] == ">50K") for r in own]
 
 
-def serve_promotions(serve, rng, m=200):
+def serve_promotions(serve, rng, m=200, **changes):
     week = np.sort(rng.integers(40, 54, m))
     product, store = rng.integers(0, 12, m), rng.integers(0, 3, m)
     promotions = {
@@ -136,6 +143,7 @@ def serve_promotions(serve, rng, m=200):
         "product_type": [f"t{i}" for i in listed],
     }
     sold = {"product_id": product[::5], "store_id": store[::5], "week": week[::5]}
+    sold |= changes
     serve(a=parquet(**promotions), b=parquet(**products), c=parquet(**sold))
     return promotions, sold
 
@@ -178,9 +186,57 @@ def test_ctr_options(serve, rng):
     assert load_dense("ctr", num_features=16).train.features.max() < 16
     other = load_dense("ctr", seed=1).train.features
     assert (other != whole.train.features).mean() > 0.99
-    for option in ("num_rows", "every", "num_features"):
-        with pytest.raises(ValueError, match=f"ctr: num_rows, .* must be .*{option}=0"):
+    fewer = load_dense("ctr", test_every=4).test.features
+    np.testing.assert_array_equal(fewer, whole.test.features[::4])
+    for option in ("num_rows", "every", "test_every", "num_features"):
+        with pytest.raises(ValueError, match=f"ctr: {option} must be positive; got 0"):
             load_dense("ctr", **{option: 0})
+
+
+def all_rows(splits):
+    """Ids and labels of both parts, in the order of the weeks."""
+    return [np.concatenate(arrays) for arrays in zip(*splits[:2], strict=True)]
+
+
+def test_ctr_history(serve, rng):
+    promotions, sold = serve_promotions(serve, rng)
+    plain, _ = all_rows(load_dense("ctr", num_features=10**6))
+    ids, _ = all_rows(load_dense("ctr", num_features=10**6, history=True))
+    fields = [*dense_datasets.CTR_FIELDS, *sales.HISTORY_FIELDS]
+    assert ids.shape == (200, len(fields))
+    np.testing.assert_array_equal(ids[:, :9], plain)
+    sales_of = list(
+        zip(sold["product_id"], sold["store_id"], sold["week"], strict=True)
+    )
+    here = zip(
+        promotions["product_id"],
+        promotions["store_id"],
+        promotions["week"],
+        strict=True,
+    )
+    counts = [
+        sum((p, s) == sale[:2] and sale[2] < week for sale in sales_of)
+        for p, s, week in here
+    ]
+    own = ids[:, fields.index("sold_here")].tolist()
+    assert len(set(counts)) == len(set(own)) == len(set(zip(counts, own, strict=True)))
+    assert len(set(counts)) > 1
+
+
+def test_ctr_history_knows_nothing_of_the_future(serve, rng):
+    state = rng.bit_generator.state
+    promotions, sold = serve_promotions(serve, rng)
+    ids, labels = all_rows(load_dense("ctr", history=True))
+    later = np.where(
+        sold["week"] >= 48, (sold["product_id"] + 1) % 12, sold["product_id"]
+    )
+    rng.bit_generator.state = state
+    serve_promotions(serve, rng, product_id=later)
+    other_ids, other_labels = all_rows(load_dense("ctr", history=True))
+    is_early = promotions["week"] <= 48
+    np.testing.assert_array_equal(ids[is_early], other_ids[is_early])
+    assert (ids != other_ids)[~is_early].any()
+    assert (labels != other_labels)[promotions["week"] == 48].any()
 
 
 @pytest.mark.parametrize("name", ["adult", "ctr"])

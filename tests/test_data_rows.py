@@ -16,7 +16,9 @@ from fsparse.data import (
     column_counts,
     concatenate,
     from_lists,
+    halve,
     inverse_document_frequency,
+    join_columns,
     normalize,
     scale_columns,
     take,
@@ -26,12 +28,10 @@ from fsparse.data import (
 from fsparse.data.rows import check_rows
 
 COLUMNS = 7
-ROWS = st.lists(
-    st.lists(
-        st.tuples(st.integers(0, COLUMNS - 1), st.floats(-9, 9, width=32)), max_size=5
-    ),
-    max_size=5,
+ROW = st.lists(
+    st.tuples(st.integers(0, COLUMNS - 1), st.floats(-9, 9, width=32)), max_size=5
 )
+ROWS = st.lists(ROW, max_size=5)
 fast = settings(deadline=None, max_examples=50)
 
 
@@ -79,6 +79,44 @@ def test_take_repeats_and_reorders(pairs, data):
 def test_concatenate(parts):
     joined = concatenate([make(pairs) for pairs in parts])
     assert pairs_of(joined) == [row for pairs in parts for row in pairs]
+
+
+@fast
+@given(st.data(), st.integers(0, 5), st.integers(1, 3))
+def test_join_columns(data, num_rows, num_parts):
+    same = st.lists(ROW, min_size=num_rows, max_size=num_rows)
+    parts = data.draw(st.lists(same, min_size=num_parts, max_size=num_parts))
+    joined = join_columns([make(pairs) for pairs in parts])
+    n = make([]).num_columns
+    assert joined.num_columns == num_parts * n
+    assert pairs_of(joined) == [
+        [(p * n + i, v) for p, pairs in enumerate(parts) for i, v in pairs[r]]
+        for r in range(num_rows)
+    ]
+
+
+@fast
+@given(ROWS)
+def test_halve_takes_the_first(pairs):
+    features, labels = halve(make(pairs))
+    assert pairs_of(features) == [row[: len(row) // 2] for row in pairs]
+    assert pairs_of(labels) == [row[len(row) // 2 :] for row in pairs]
+
+
+@fast
+@given(ROWS, st.integers(0, 3))
+def test_halve_at_random_keeps_all(pairs, seed):
+    features, labels = map(pairs_of, halve(make(pairs), np.random.default_rng(seed)))
+    for row, one, other in zip(pairs, features, labels, strict=True):
+        assert len(one) == len(row) // 2
+        assert sorted(one + other) == sorted(row)
+
+
+def test_halve_at_random_is_fair():
+    """Each of three is the feature of a third of the rows."""
+    rows = from_lists([[0, 1, 2]] * 3000, 3)
+    features, _ = halve(rows, np.random.default_rng(0))
+    assert np.abs(column_counts(features) - 1000).max() < 130  # 5 deviations
 
 
 @fast
@@ -202,6 +240,15 @@ ERRORS = {
     "concatenate others": (
         lambda: concatenate([TWO, from_lists([], 4)]),
         r"one and the same num_columns; got 2 parts with num_columns \[3, 4\]",
+    ),
+    "join nothing": (lambda: join_columns([]), r"got 0 parts"),
+    "join others": (
+        lambda: join_columns([TWO, from_lists([], 3)]),
+        r"one and the same num_rows; got 2 parts with num_rows \[0, 2\]",
+    ),
+    "join too many": (
+        lambda: join_columns([from_lists([], 2**30)] * 2),
+        r"num_columns must be in \[0, 2\*\*31 - 1\).*got 2147483648",
     ),
     "clip to less than nothing": (lambda: clip(TWO, -1), r"must not be negative"),
     "over capacity": (

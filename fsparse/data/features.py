@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fsparse import _ffi
-from fsparse.data.rows import I64, SparseRows
+from fsparse.data.rows import I64, SparseRows, concatenate, require_columns, take
 
 
 def hash_char_ngrams(
@@ -94,6 +94,35 @@ def hash_words(
     text, offsets = join_texts(function, texts)
     hashed = _ffi.hash_words(text, offsets, max_n, num_features, seed)
     return SparseRows(*hashed, num_features)
+
+
+def join_columns(parts: Sequence[SparseRows]) -> SparseRows:
+    """Row by row side by side: the columns of a part after those of the one before.
+
+    Raises:
+      ValueError: if there is no part, or they differ in their number of rows.
+
+    Example:
+      >>> from fsparse.data import from_lists
+      >>> joined = join_columns([from_lists([[0], []], 2), from_lists([[1], [2]], 3)])
+      >>> joined.ids.tolist(), joined.indptr.tolist(), joined.num_columns
+      ([0, 3, 4], [0, 2, 3], 5)
+    """
+    num_rows = sorted({part.num_rows for part in parts})
+    if len(num_rows) != 1:
+        raise ValueError(
+            "join_columns: parts must have one and the same num_rows; got "
+            f"{len(parts)} parts with num_rows {num_rows}."
+        )
+    ends = np.cumsum([part.num_columns for part in parts]).tolist()
+    require_columns("join_columns", ends[-1])
+    moved = [
+        part._replace(ids=part.ids + np.int32(first), num_columns=ends[-1])
+        for part, first in zip(parts, [0, *ends[:-1]], strict=True)
+    ]
+    index = np.arange(len(parts) * num_rows[0]).reshape(len(parts), -1)
+    joined = take(concatenate(moved), index.T.ravel())
+    return joined._replace(indptr=joined.indptr[:: len(parts)])
 
 
 def join_texts(function: str, texts: Sequence[str]) -> tuple[bytes, I64]:

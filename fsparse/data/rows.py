@@ -363,12 +363,17 @@ def _row_of(indptr: I64, entry: int) -> int:
     return int(np.searchsorted(indptr, entry, side="right")) - 1
 
 
-def _require_ids(function: str, ids: NDArray[Any], num_columns: int) -> None:
+def require_columns(function: str, num_columns: int) -> None:
+    """That ids of so many columns are int32."""
     if num_columns < 0 or num_columns >= 2**31 - 1:
         raise ValueError(
             f"{function}: num_columns must be in [0, 2**31 - 1), as ids are int32 and "
             f"one more is for padding; got {num_columns}."
         )
+
+
+def _require_ids(function: str, ids: NDArray[Any], num_columns: int) -> None:
+    require_columns(function, num_columns)
     bad = (ids < 0) | (ids >= num_columns)
     if bad.any():
         raise ValueError(

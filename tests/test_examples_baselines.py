@@ -1,0 +1,102 @@
+"""The baselines of the examples against loops over tiny data."""
+
+import json
+
+import matplotlib.image
+import numpy as np
+import pytest
+from example_cases import example
+
+from fsparse.data import from_lists
+
+baselines = example("baselines")
+results = example("results")
+M, N, NUM_LABELS = 40, 12, 7
+
+
+def make_dense(seed, columns):
+    """Some zeros, a row of zeros, a column of zeros."""
+    rng = np.random.default_rng(seed)
+    dense = rng.integers(1, 4, (M, columns)) * (rng.random((M, columns)) < 0.4)
+    dense[3], dense[:, 5] = 0, 0
+    return dense.astype(np.float32)
+
+
+def as_rows(dense):
+    ids = [np.flatnonzero(row).tolist() for row in dense]
+    values = [row[i].tolist() for row, i in zip(dense, ids, strict=True)]
+    return from_lists(ids, dense.shape[1], values)
+
+
+def test_cosine():
+    dense = make_dense(0, N)
+    got = baselines.cosine(as_rows(dense)).toarray()
+    has = [set(np.flatnonzero(dense[:, i])) for i in range(N)]
+    for i in range(N):
+        for j in range(N):
+            both, size = len(has[i] & has[j]), np.sqrt(len(has[i]) * len(has[j]))
+            want = both / size if both and i != j else 0
+            assert got[i, j] == pytest.approx(want)
+
+
+def test_centroids():
+    dense, labels = make_dense(1, N), make_dense(2, NUM_LABELS) > 0
+    labels = labels.astype(np.float32)
+    got = baselines.centroids(as_rows(dense), as_rows(labels)).toarray()
+    for j in range(NUM_LABELS):
+        total = sum((dense[i] for i in range(M) if labels[i, j]), np.zeros(N))
+        length = np.linalg.norm(total)
+        want = total / length if length else total
+        np.testing.assert_allclose(got[:, j], want, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("exclude_inputs", [False, True])
+def test_best(monkeypatch, exclude_inputs):
+    """Many ties; the order of equal scores is that of the ids."""
+    monkeypatch.setattr(baselines, "_BLOCK", 7)
+    dense = make_dense(3, N)
+    weights = np.random.default_rng(4).integers(0, 3, (N, N)).astype(np.float32)
+    prior = np.arange(N) % 2
+    got = baselines.best(
+        as_rows(dense),
+        baselines.matrix(as_rows(weights)),
+        4,
+        prior=prior,
+        exclude_inputs=exclude_inputs,
+    )
+    for row, ids in zip(dense, got, strict=True):
+        scores = row @ weights + prior
+        if exclude_inputs:
+            scores = np.where(row > 0, -np.inf, scores)
+        want = sorted(range(N), key=lambda j: (-scores[j], j))[:4]
+        assert ids.tolist() == want
+
+
+def test_best_by_the_prior_alone():
+    prior = np.array([0.0, 3, 1, 2])
+    ids = baselines.best(
+        from_lists([[], [1]], 4), None, 2, prior=prior, exclude_inputs=True
+    )
+    assert ids.tolist() == [[1, 3], [3, 2]]
+
+
+def test_judge():
+    labels = from_lists([[1], [0, 2], []], 4)
+    ids = np.array([[1, 0], [1, 2], [0, 1]], np.int32)
+    means = baselines.judge(ids, labels, ["p@1", "p@2", "hit@2"])
+    assert means == pytest.approx({"p@1": 1 / 3, "p@2": 2 / 6, "hit@2": 2 / 3})
+
+
+def test_report(tmp_path, capsys):
+    rows = [{"model": "one", "p@1": 0.25}, {"model": "two", "p@1": 0.5, "seconds": 3}]
+    made = results.parser("What it does.")
+    json_file, picture = tmp_path / "rows.json", tmp_path / "rows.png"
+    argv = ["--json", str(json_file), "--plot", str(picture), "--quick"]
+    args = made.parse_args(argv)
+    assert args.quick
+    results.report(args, "title", rows, ["p@1"])
+    assert json.loads(json_file.read_text()) == rows
+    assert matplotlib.image.imread(picture).std() > 0
+    printed = capsys.readouterr().out
+    for text in ("title", "one", "0.250", "0.500", "-"):
+        assert text in printed
