@@ -207,8 +207,11 @@ def _hash_texts(
     features: Callable[[Sequence[str]], SparseRows],
 ) -> Splits:
     """``features`` turns the texts of a part to rows."""
-    parts = [Dataset(features(part.texts), part.labels) for part in (train, test)]
-    return Splits(*parts, name)
+
+    def part(texts: Texts) -> Dataset:
+        return Dataset(features(texts.texts), texts.labels)
+
+    return Splits(part(train), part(test), name)
 
 
 def _split_texts(texts: Sequence[str], labels: SparseRows) -> tuple[Texts, Texts]:
