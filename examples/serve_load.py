@@ -77,10 +77,10 @@ def bad_requests(path: str) -> dict[str, bytes]:
 async def misbehave(at: Any, name: str, request: bytes, counts: Counter) -> None:
     """The same bad request again and again; counts what comes back."""
     while True:
-        reader, writer = await asyncio.open_connection(*at)
-        with contextlib.closing(writer):
-            writer.write(request)
-            with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError):
+            reader, writer = await asyncio.open_connection(*at)
+            with contextlib.closing(writer):
+                writer.write(request)
                 counts[f"{name}: {(await reader.read(64))[9:12].decode()}"] += 1
         await asyncio.sleep(0.1)
 
@@ -91,7 +91,7 @@ async def load(at: Any, requests: Any, rate: float, size: int, bad: Any):
     loop, make = asyncio.get_running_loop(), lambda: Connection(idle, found)
     for _ in range(size):
         idle.put_nowait((await loop.create_connection(make, *at))[1])
-    tasks = [asyncio.create_task(misbehave(at, *each, counts)) for each in bad]
+    others = asyncio.gather(*(misbehave(at, *each, counts) for each in bad))
     began = perf_counter()
     for i, request in enumerate(requests):
         planned = began + i / rate
@@ -103,10 +103,10 @@ async def load(at: Any, requests: Any, rate: float, size: int, bad: Any):
         connection.transport.write(request)
     while idle.qsize() < size and perf_counter() < planned + 5:
         await asyncio.sleep(0.001)
-    seconds = perf_counter() - began
-    for task in tasks:
-        task.cancel()
-    return found, seconds, dict(sorted(counts.items()))
+    others.cancel()
+    while idle.qsize():
+        idle.get_nowait().transport.close()
+    return found, perf_counter() - began, dict(sorted(counts.items()))
 
 
 def report(found: dict[str, list], seconds: float, bad: dict[str, int]):
