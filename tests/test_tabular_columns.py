@@ -33,7 +33,7 @@ def features_of(kind, values, name="c", **others):
     """What an only column makes of its values: a dict of ids to weights for each."""
     m = len(values)
     table = {name: values, **others, "y": ["label"] * m}
-    fitted = Schema({name: kind}, target="y").fit(table)
+    fitted = Schema({name: kind}, target="y", num_features=N).fit(table)
     return to_dicts(fitted.encode(table).features)
 
 
@@ -107,7 +107,10 @@ def test_crosses(values, data):
 def test_a_cross_is_ordered():
     table = {"a": ["x"], "b": ["y"], "t": [1]}
     one, two = (
-        Schema({"c": cross(*names)}, target="t").fit(table).encode(table).features.ids
+        Schema({"c": cross(*names)}, target="t", num_features=N)
+        .fit(table)
+        .encode(table)
+        .features.ids
         for names in ("ab", "ba")
     )
     assert one.tolist() != two.tolist()
@@ -306,7 +309,7 @@ IDS = [33, 108, 197, 310, 331, 509, 549, 640, 676, 976]
 def test_marks_of_missing_values_are_those_of_the_schema():
     table = {"c": ["NA", "", "x"], "n": ["NA", "1", "2"], "y": [1, 2, 3]}
     columns = {"c": categorical(), "n": numerical(bins=0)}
-    fitted = Schema(columns, "y", missing=("NA",)).fit(table)
+    fitted = Schema(columns, "y", num_features=N, missing=("NA",)).fit(table)
     rows = to_dicts(fitted.encode(table, report=Report()).features)
     assert oracle.missing("n", N) in rows[0]
     for row, text_ in zip(rows, [None, "", "x"], strict=True):

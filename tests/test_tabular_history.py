@@ -37,7 +37,9 @@ def table_of(rows):
 
 def fit(rows, last):
     kind = history("user", "item", "time", last=last, delimiter=";", format="epoch")
-    return Schema({"past": kind}, "y").fit(table_of(rows), report=Report())
+    return Schema({"past": kind}, "y", num_features=N).fit(
+        table_of(rows), report=Report()
+    )
 
 
 def rows_of(features):
@@ -160,7 +162,7 @@ def test_the_target_may_be_the_item():
         {"user": "u", "day": f"2024-05-0{d}", "bought": x}
         for d, x in enumerate("abcd", 1)
     ]
-    fitted = Schema(columns, "bought").fit(rows)
+    fitted = Schema(columns, "bought", num_features=N).fit(rows)
     views = [[], ["a"], ["a", "b"], ["b", "c"]]
     assert rows_of(fitted.encode(rows).features) == wanted(views)
     query = [{"user": "u", "day": "2024-05-05"}]
@@ -205,7 +207,7 @@ def test_a_state_that_is_not_whole(name):
 
 def test_an_items_feature_is_that_of_no_other_column():
     kind = history("user", "item", "time", format="epoch")
-    schema = Schema({"past": kind, "item": categorical()}, "y")
+    schema = Schema({"past": kind, "item": categorical()}, "y", num_features=N)
     rows = table_of([("u", 1, ["a"]), ("u", 2, ["a"])])
     found = rows_of(schema.fit(rows).encode(rows).features)
     assert Counter(map(len, found)) == {2: 2}
