@@ -88,9 +88,9 @@ def rerank(
     ids: np.ndarray,
     share: float,
 ) -> np.ndarray:
-    """Candidates ``ids`` of a model by ``share * softmax(scores) + features @ weights``.
+    """A model's candidates by ``share * softmax(scores) + features @ weights``.
 
-    The softmax is among the candidates.
+    The softmax is among the candidates, ``ids``.
     """
     x, columns = matrix(features), weights.tocsc()
     total = np.exp(scores - scores.max(axis=1, keepdims=True))

@@ -38,8 +38,7 @@ def main(argv: list[str] | None = None) -> list[results.Row]:
     parser.add_argument("--validate", action="store_true", help="see above")
     args = parser.parse_args(argv)
     train, test, _ = data.load("baskets")
-    in_time = np.arange(train.features.num_rows)
-    train, test = parts.choose(args, train, test, in_time)
+    train, test = parts.choose(args, train, test)
     test = parts.take(test, np.flatnonzero(test.features.lengths > 1))
     baskets, (features, labels) = parts.whole(train), test
     rank = partial(baselines.best, features, k=10, exclude_inputs=True)
