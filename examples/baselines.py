@@ -90,14 +90,14 @@ def rerank(
 ) -> np.ndarray:
     """A model's candidates by ``share * softmax(scores) + features @ weights``.
 
-    The softmax is among the candidates, ``ids``.
+    The softmax is among the candidates, ``ids``; padding, beyond all labels, stays last.
     """
-    x, columns = matrix(features), weights.tocsc()
+    x, columns, n = matrix(features), weights.tocsc(), weights.shape[1]
     total = np.exp(scores - scores.max(axis=1, keepdims=True))
     total *= share / total.sum(axis=1, keepdims=True)
     for i, own in enumerate(ids):
-        total[i] += (x[i] @ columns[:, own]).toarray().ravel()
-    order = np.argsort(-total, axis=1, kind="stable")
+        total[i] += (x[i] @ columns[:, np.minimum(own, n - 1)]).toarray().ravel()
+    order = np.argsort(np.where(ids < n, -total, np.inf), axis=1, kind="stable")
     return np.take_along_axis(ids, order, axis=1)
 
 

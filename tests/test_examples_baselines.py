@@ -63,7 +63,12 @@ def test_rerank():
     scores = rng.normal(size=ids.shape)
     weights = weights.astype(np.float32)
     sparse = baselines.matrix(as_rows(weights))
-    got = baselines.rerank(as_rows(dense), sparse, scores, ids, 5.0)
+    padded = np.hstack([np.full((M, 1), NUM_LABELS), ids, np.full((M, 2), NUM_LABELS)])
+    no_score = np.full((M, 1), -np.inf)
+    padded_scores = np.hstack([no_score, scores, no_score, no_score])
+    got = baselines.rerank(as_rows(dense), sparse, padded_scores, padded, 5.0)
+    assert (got[:, 4:] == NUM_LABELS).all()
+    got = got[:, :4]
     for row, one, own, order in zip(dense, scores, ids, got, strict=True):
         chance = np.exp(one) / np.exp(one).sum()
         total = dict(zip(own, 5 * chance + (row @ weights)[own], strict=True))
