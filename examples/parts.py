@@ -14,15 +14,18 @@ _QUICK = 5000
 
 
 def choose(
-    args: Namespace, train: Examples, test: Examples, order: np.ndarray
+    args: Namespace, train: Examples, test: Examples, seed: int | None = None
 ) -> tuple[Examples, Examples]:
     """What ``--validate`` and ``--quick`` train on and judge by; else all, as it is.
 
-    They judge by the last tenth of the training examples in the order given, or of its
-    first thousands: settings are not chosen by the test examples.
+    They judge by the last tenth of the training examples, or of some thousands of them,
+    in the order of a seed or as they are: the test set chooses no settings.
     """
     if not (args.validate or args.quick):
         return train, test
+    order = np.arange(train.labels.num_rows)
+    if seed is not None:
+        order = np.random.default_rng(seed).permutation(order)
     order = order[: _QUICK if args.quick else None]
     end = len(order) - len(order) // 10
     return take(train, order[:end]), take(train, order[end:])

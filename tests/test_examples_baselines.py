@@ -39,6 +39,42 @@ def test_cosine():
             assert got[i, j] == pytest.approx(want)
 
 
+def test_ridge():
+    """Each column solves a least-squares problem of the others, all but one item."""
+    dense = (make_dense(5, N) > 0).astype(np.float32)
+    got = baselines.ridge(as_rows(dense), N - 1, penalty=2.0).toarray()
+    rare = int(np.argmin(dense.sum(axis=0)))
+    kept = [i for i in range(N) if i != rare]
+    assert not got[rare].any()
+    assert not got[:, rare].any()
+    for j in kept:
+        others = [i for i in kept if i != j]
+        x = dense[:, others]
+        want = np.linalg.solve(x.T @ x + 2 * np.eye(N - 2), x.T @ dense[:, j])
+        want[np.abs(want) < 1e-3] = 0
+        np.testing.assert_allclose(got[others, j], want, atol=2e-5)
+        assert got[j, j] == 0
+
+
+def test_rerank():
+    dense, rng = make_dense(6, N), np.random.default_rng(7)
+    weights = (rng.random((N, NUM_LABELS)) < 0.5) * rng.random((N, NUM_LABELS))
+    ids = np.stack([rng.permutation(NUM_LABELS)[:4] for _ in range(M)])
+    scores = rng.normal(size=ids.shape)
+    weights = weights.astype(np.float32)
+    sparse = baselines.matrix(as_rows(weights))
+    padded = np.hstack([np.full((M, 1), NUM_LABELS), ids, np.full((M, 2), NUM_LABELS)])
+    no_score = np.full((M, 1), -np.inf)
+    padded_scores = np.hstack([no_score, scores, no_score, no_score])
+    got = baselines.rerank(as_rows(dense), sparse, padded_scores, padded, 5.0)
+    assert (got[:, 4:] == NUM_LABELS).all()
+    got = got[:, :4]
+    for row, one, own, order in zip(dense, scores, ids, got, strict=True):
+        chance = np.exp(one) / np.exp(one).sum()
+        total = dict(zip(own, 5 * chance + (row @ weights)[own], strict=True))
+        assert order.tolist() == sorted(own, key=lambda j: -total[j])
+
+
 def test_centroids():
     dense, labels = make_dense(1, N), make_dense(2, NUM_LABELS) > 0
     labels = labels.astype(np.float32)

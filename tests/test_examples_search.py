@@ -44,7 +44,7 @@ def finished(rows, json_file, picture):
     """Our row, once files and table are seen to agree."""
     assert json.loads(json_file.read_text()) == rows
     assert matplotlib.image.imread(picture).std() > 0
-    assert [row["model"] for row in rows][-1] == "fsparse"
+    assert [row["model"] for row in rows][-2] == "fsparse"
     assert all(0 <= row["p@1"] <= 1 and row["seconds"] >= 0 for row in rows)
     return rows[-1]
 
@@ -97,15 +97,35 @@ def test_search_glosses(monkeypatch, tmp_path, capsys):
 
 def test_features_of_a_text():
     """Case, and an empty side, make no difference; ends are those of compounds."""
-    encode = example("search_glosses").encode
-    one, other = (encode([text]) for text in ("Red Fox | a wild", "red fox | A wild"))
+    count = example("gloss_features").count
+    one, other = (count([text]) for text in ("Red Fox | a wild", "red fox | A wild"))
     assert lists(one) == lists(other)
     num_words = len(lists(data.hash_words(["red fox | a wild"]))[0])
     firsts, end = 3, 1  # a, wild, a wild; fox
     assert one.lengths.tolist() == [num_words + firsts + end]
-    assert encode(["fox | a wild"]).lengths[0] == 3 + 2 + firsts
-    assert encode([""]).lengths.tolist() == [0]
-    assert encode(["fox"]).lengths.tolist() == [1]
+    assert count(["fox | a wild"]).lengths[0] == 3 + 2 + firsts
+    assert count([""]).lengths.tolist() == [0]
+    assert count(["fox"]).lengths.tolist() == [1]
+
+
+def test_a_concept_as_its_kinds_name_it():
+    as_kind = example("gloss_features").as_kind
+    kind = as_kind("wild dog; dingo | lives in Australia | or elsewhere")
+    assert kind == "a wild dog; a dingo | wild dog dingo"
+    weights = np.ones(example("gloss_features").count(["a"]).num_columns)
+    rows = example("gloss_features").encode([kind, ""], weights)
+    assert np.linalg.norm(rows.values) == pytest.approx(1)
+
+
+def test_features_seen_once_weigh_nothing():
+    features = example("gloss_features")
+    counts = features.count(["| one", "| one", "| two"])
+    weights = features.weigh(counts)
+    seen = data.column_counts(counts)
+    assert not weights[seen < 2].any()
+    idf = data.inverse_document_frequency(counts)
+    np.testing.assert_array_equal(weights[seen > 1], idf[seen > 1])
+    assert (seen > 1).sum() == 2  # among the words, and among the first ones
 
 
 @pytest.mark.parametrize("name", ["recommend_baskets", "search_glosses"])
@@ -120,20 +140,22 @@ def test_programs_are_short_and_explain_themselves(name, capsys):
 def test_parts(monkeypatch):
     monkeypatch.setattr(parts, "_QUICK", 20)
     train, test = make_texts(100, 0), make_texts(10, 1)
-    order = np.random.default_rng(0).permutation(100)
 
-    def chosen(**options):
+    def chosen(seed, **options):
         args = Namespace(**{"validate": False, "quick": False} | options)
-        return parts.choose(args, train, test, order)
+        return parts.choose(args, train, test, seed)
 
-    assert chosen() == (train, test)
-    for options, end in (({"validate": True}, 100), ({"quick": True}, 20)):
-        cut = end - end // 10
-        for part, index in zip(
-            chosen(**options), (order[:cut], order[cut:end]), strict=True
-        ):
-            assert part.texts == [train.texts[i] for i in index]
-            assert lists(part.labels) == [lists(train.labels)[i] for i in index]
+    def assert_taken(part, index):
+        assert part.texts == [train.texts[i] for i in index]
+        assert lists(part.labels) == [lists(train.labels)[i] for i in index]
+
+    assert chosen(None) == (train, test)
+    shuffled = np.random.default_rng(7).permutation(100)
+    for seed, order in ((None, np.arange(100)), (7, shuffled)):
+        for options, end in (({"validate": True}, 100), ({"quick": True}, 20)):
+            one, other = chosen(seed, **options)
+            assert_taken(one, order[: end - end // 10])
+            assert_taken(other, order[end - end // 10 : end])
 
 
 def test_whole_baskets():
