@@ -22,7 +22,7 @@ import text_baselines
 import fsparse
 from fsparse import data, nn
 
-NUM_FEATURES, WIDTH, BATCH, ROOM = 2**20, 32, 64, 512
+NUM_FEATURES, WIDTH, BATCH, ROOM = 2**20, 64, 128, 512
 LOADERS = {
     "newsgroups": ("20newsgroups", {"max_n": 2}),
     "sms": ("sms-spam", {"min_n": 2, "max_n": 5}),
@@ -68,9 +68,9 @@ def main(argv=None):
     """Runs the command line; returns the rows of the table."""
     parser = results.parser(__doc__)
     parser.add_argument("--data", choices=LOADERS, default="newsgroups")
-    parser.add_argument("--dropout", type=float, default=0.5, help="share of words")
-    parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--rate", type=float, default=3e-3, help="learning rate")
+    parser.add_argument("--dropout", type=float, default=0.3, help="share of words")
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--rate", type=float, default=1.2e-2, help="learning rate")
     parser.add_argument("--validate", action="store_true", help="see above")
     args = parser.parse_args(argv)
     name, options = LOADERS[args.data]
