@@ -9,7 +9,6 @@ from fsparse.data.batches import Batch
 from fsparse.data.rows import Dataset, SparseRows, concatenate, to_padded
 from fsparse.tabular import FittedSchema, Source, read
 
-reader_of = read
 _BLOCK = 256  # rows of the largest batch
 
 
