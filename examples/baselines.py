@@ -90,8 +90,7 @@ def rerank(
 ) -> np.ndarray:
     """A model's candidates by ``share * softmax(scores) + features @ weights``.
 
-    The softmax is among the candidates, ``ids``; padding, beyond all labels, stays
-    last.
+    The softmax is among the candidates; padding, beyond all labels, stays last.
     """
     x, columns, n = matrix(features), weights.tocsc(), weights.shape[1]
     total = np.exp(scores - scores.max(axis=1, keepdims=True))

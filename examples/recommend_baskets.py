@@ -28,13 +28,13 @@ from fsparse.data import Batch, Dataset, SparseRows
 
 METRICS = ["p@1", "hit@10"]
 SHARE = 3.0  # of the network's chances, beside the ridge regression's
-ROOM = {"feature_capacity": 30, "label_capacity": 12}  # of the largest, a random part
+ROOM = {"feature_capacity": 40, "label_capacity": 16}  # of the largest, a random part
 
 
 def main(argv: list[str] | None = None) -> list[results.Row]:
     """Runs the command line; returns the rows of the table."""
     parser = results.parser(__doc__)
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--validate", action="store_true", help="see above")
     args = parser.parse_args(argv)
     train, test, _ = data.load("baskets")
@@ -90,7 +90,7 @@ def fit(args: Namespace, baskets: SparseRows, counts: np.ndarray) -> Fitted:
         return data.batches(Dataset(features, labels), order, 256, **ROOM)
 
     steps = args.epochs * data.num_batches(baskets.num_rows, 256)
-    rate, start = optax.linear_schedule(5e-3, 0, steps), (params, state)
+    rate, start = optax.linear_schedule(3e-3, 0, steps), (params, state)
     return fsparse.fit(model, epoch, steps=steps, learning_rate=rate, initial=start)
 
 

@@ -26,7 +26,7 @@ from fsparse import Fitted, Table, data, nn, rows
 from fsparse.data import Batch, Dataset
 
 METRICS = ["p@1", "hit@5"]
-SHARE = 1.0  # of the network's chances, beside the cosines of the centroids
+SHARE = 0.3  # of the network's chances, beside the cosines of the centroids
 
 
 def main(argv: list[str] | None = None) -> list[results.Row]:
