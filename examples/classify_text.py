@@ -5,7 +5,7 @@ Examples:
   python examples/classify_text.py --data sms --json rows.json
 
 A linear classifier of tf-idf weights: some words drop out while it learns, an embedding
-bag sums the others, and a softmax ends it. Words are single ones and pairs, or n-grams
+bag sums the others, and a softmax ends it. Features are words, pairs of words, and runs
 of characters; those that only one text has are left out. Beside it: naive Bayes, and
 the nearest centroid of a class. Settings were chosen on the last part of each class of
 the training texts, as --validate does.
@@ -22,39 +22,41 @@ import text_baselines
 import fsparse
 from fsparse import data, nn
 
-NUM_FEATURES, WIDTH, BATCH, ROOM = 2**20, 64, 128, 512
-LOADERS = {
-    "newsgroups": ("20newsgroups", {"max_n": 2}),
-    "sms": ("sms-spam", {"min_n": 2, "max_n": 5}),
-}
+NUM_FEATURES, WIDTH, BATCH = 2**20, 64, 128
+NAMES = {"newsgroups": "20newsgroups", "sms": "sms-spam"}
+WORDS = {"ngrams": "word", "min_n": 1, "max_n": 2}
+CHARACTERS = {"ngrams": "char", "min_n": 3, "max_n": 5}
 
 
-def weigh(splits):
-    """Logarithms of counts, tf-idf, at most ``ROOM`` features a text, length 1."""
+def load(args, name, ngrams):
+    """The parts, or with ``--validate`` parts of the training texts."""
+    splits = data.load(name, num_features=NUM_FEATURES, **ngrams)
+    order = text_baselines.in_time(splits.train.labels.ids)
+    return data.Splits(*parts.choose(args, *splits[:2], order), name)
+
+
+def weigh(splits, room):
+    """Logarithms of counts, tf-idf, at most ``room`` features a text, length 1."""
     is_repeated = data.column_counts(splits.train.features) > 1
 
     def counted(part):
         rows = data.scale_columns(part.features, is_repeated)
         return part._replace(features=rows._replace(values=np.log1p(rows.values)))
 
-    def shortened(part):
-        rows, _ = data.clip(part.features, ROOM)
-        return part._replace(features=data.normalize(rows))
-
     train, test, name = splits
-    train, test, _ = data.tfidf(data.Splits(counted(train), counted(test), name))
-    return data.Splits(shortened(train), shortened(test), name)
+    weighted = data.tfidf(data.Splits(counted(train), counted(test), name))
+    return [data.normalize(data.clip(p.features, room)[0]) for p in weighted[:2]]
 
 
 def train(examples, dropout, epochs, rate):
     """The model, from small embeddings: what it has not seen will say little."""
-    num_labels = examples.labels.num_columns
+    num_features = examples.features.num_columns
     nodes = {
         "kept": (nn.Dropout(dropout), "weights"),
-        "bag": (nn.EmbeddingBag(NUM_FEATURES, WIDTH), "ids", "kept"),
+        "bag": (nn.EmbeddingBag(num_features, WIDTH), "ids", "kept"),
     }
     body = nn.Graph(["ids", "weights"], nodes, "bag")
-    model = nn.Classifier(body, nn.Softmax(WIDTH, num_labels))
+    model = nn.Classifier(body, nn.Softmax(WIDTH, examples.labels.num_columns))
     params, state = model.init(jax.random.key(0))
     bag = params["body"]["bag"]
     bag["table"] = fsparse.Table(0.1 * bag["table"].value)
@@ -67,29 +69,26 @@ def train(examples, dropout, epochs, rate):
 def main(argv=None):
     """Runs the command line; returns the rows of the table."""
     parser = results.parser(__doc__)
-    parser.add_argument("--data", choices=LOADERS, default="newsgroups")
+    parser.add_argument("--data", choices=NAMES, default="newsgroups")
     parser.add_argument("--dropout", type=float, default=0.3, help="share of words")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--rate", type=float, default=1.2e-2, help="learning rate")
     parser.add_argument("--validate", action="store_true", help="see above")
     args = parser.parse_args(argv)
-    name, options = LOADERS[args.data]
-    splits = data.load(name, num_features=NUM_FEATURES, **options)
-    order = text_baselines.in_time(splits.train.labels.ids)
-    splits = data.Splits(*parts.choose(args, *splits[:2], order), name)
-    weighted = weigh(splits)
-    bayes = text_baselines.naive_bayes(splits.train)
-    near = baselines.centroids(*weighted.train)
-    fitted = train(weighted.train, args.dropout, args.epochs, args.rate)
-    texts, labels = weighted.test.features, splits.test.labels.ids
-    best = baselines.best
+    learnt, test, name = splits = load(args, NAMES[args.data], WORDS)
+    words, characters = weigh(splits, 512), weigh(load(args, name, CHARACTERS), 768)
+    both = [*map(data.join_columns, zip(words, characters, strict=True))]
+    examples, new = learnt._replace(features=both[0]), test._replace(features=both[1])
+    fitted = train(examples, args.dropout, args.epochs, args.rate)
+    bayes = text_baselines.naive_bayes(learnt)
+    near = baselines.centroids(words[0], learnt.labels)
+    best, judge = baselines.best, text_baselines.judge
     found = {
-        "naive Bayes": best(splits.test.features, bayes.weights, 1, prior=bayes.prior),
-        "nearest centroid": best(texts, near, 1),
-        "fsparse": fsparse.predict(*fitted[:3], weighted.test, k=1)[1],
+        "naive Bayes": best(test.features, bayes.weights, 1, prior=bayes.prior),
+        "nearest centroid": best(words[1], near, 1),
+        "fsparse": fsparse.predict(*fitted[:3], new, k=1)[1],
     }
-    judge = text_baselines.judge
-    rows = [{"model": m, **judge(ids[:, 0], labels)} for m, ids in found.items()]
+    rows = [{"model": m, **judge(i[:, 0], test.labels.ids)} for m, i in found.items()]
     results.report(args, name, rows, ["accuracy", "macro-F1"])
     return rows
 

@@ -11,6 +11,7 @@ import pytest
 
 from fsparse.data import (
     dense_datasets,
+    hash_char_ngrams,
     hash_words,
     load,
     load_dense,
@@ -263,6 +264,9 @@ def test_newsgroups(serve):
         wanted = hash_words(texts, max_n=1, num_features=64)
         np.testing.assert_array_equal(part.features.ids, wanted.ids)
         np.testing.assert_array_equal(part.features.values, wanted.values)
+    chars = load("20newsgroups", ngrams="char", min_n=3, max_n=4, num_features=64)
+    wanted = hash_char_ngrams(["b b"], min_n=3, max_n=4, num_features=64)
+    np.testing.assert_array_equal(chars.test.features.values, wanted.values)
 
 
 REAL = {

@@ -5,7 +5,7 @@ import zlib
 import numpy as np
 import pytest
 
-from fsparse.data import hash_char_ngrams, load, messages, packages
+from fsparse.data import hash_char_ngrams, hash_words, load, messages, packages
 
 # Of "say ""hi"" now", the program that wrote the file took all up to the next quotation
 # mark for one text: the messages between them are part of it, with names of labels.
@@ -73,6 +73,18 @@ def test_options_are_those_of_the_ngrams(serve):
     texts = [text for text, _ in MESSAGES]
     total = hash_char_ngrams(texts, **options).values.sum()
     assert train.features.values.sum() + test.features.values.sum() == total
+
+
+def test_words_are_to_be_had_too(serve):
+    serve(WHOLE)
+    options = {"max_n": 2, "num_features": 64}
+    train, test, _ = load("sms-spam", ngrams="word", min_n=1, **options)
+    total = hash_words([text for text, _ in MESSAGES], **options).values.sum()
+    assert train.features.values.sum() + test.features.values.sum() == total
+    with pytest.raises(ValueError, match="min_n must be 1 for words; got 2"):
+        load("sms-spam", ngrams="word")
+    with pytest.raises(ValueError, match="'word' or 'char'; got 'letter'"):
+        load("sms-spam", ngrams="letter")
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,38 @@ def hash_words(
     return SparseRows(*hashed, num_features)
 
 
+def hash_ngrams(
+    texts: Sequence[str],
+    ngrams: str,
+    *,
+    min_n: int,
+    max_n: int,
+    num_features: int = 2**18,
+    seed: int = 0,
+) -> SparseRows:
+    """:func:`hash_words` for ``"word"``, :func:`hash_char_ngrams` for ``"char"``.
+
+    Raises:
+      ValueError: if ``ngrams`` is something else, or a size is out of range; runs of
+        words begin with single ones, ``min_n=1``.
+
+    Example:
+      >>> hash_ngrams(["to be"], "word", min_n=1, max_n=2).lengths
+      array([3])
+    """
+    function = "hash_ngrams"
+    if ngrams not in ("word", "char"):
+        raise ValueError(
+            f"{function}: ngrams must be 'word' or 'char'; got {ngrams!r}."
+        )
+    if ngrams == "char":
+        sizes = {"min_n": min_n, "max_n": max_n, "num_features": num_features}
+        return hash_char_ngrams(texts, **sizes, seed=seed)
+    if min_n != 1:
+        raise ValueError(f"{function}: min_n must be 1 for words; got {min_n}.")
+    return hash_words(texts, max_n=max_n, num_features=num_features, seed=seed)
+
+
 def join_columns(parts: Sequence[SparseRows]) -> SparseRows:
     """Row by row side by side: the columns of a part after those of the one before.
 

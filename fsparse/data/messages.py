@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fsparse.data import packages
-from fsparse.data.features import hash_char_ngrams
+from fsparse.data.features import hash_ngrams
 from fsparse.data.rows import Dataset, Splits, from_lists
 
 SMS_SPAM = packages.Package(
@@ -23,7 +23,12 @@ _SWALLOWED = re.compile(r"\n(ham|spam)\t")  # a line of the file that this one i
 
 
 def sms_spam(
-    *, min_n: int = 2, max_n: int = 5, num_features: int = 2**18, seed: int = 0
+    *,
+    ngrams: str = "char",
+    min_n: int = 2,
+    max_n: int = 5,
+    num_features: int = 2**18,
+    seed: int = 0,
 ) -> Splits:
     """From a text message to whether it is spam, by character n-grams.
 
@@ -32,7 +37,8 @@ def sms_spam(
     its text is a multiple of 10.
 
     Args:
-      min_n: the fewest characters of a feature.
+      ngrams: "char", or "word" for runs of words.
+      min_n: the fewest characters, or words, which is 1, of a feature.
       max_n: the most.
       num_features: columns to hash to.
       seed: chooses another hash.
@@ -50,9 +56,8 @@ def sms_spam(
 
     def part(in_test: bool) -> Dataset:
         texts = [t for t in label_of if (zlib.crc32(t.encode()) % 10 == 0) == in_test]
-        features = hash_char_ngrams(
-            texts, min_n=min_n, max_n=max_n, num_features=num_features, seed=seed
-        )
+        sizes = {"min_n": min_n, "max_n": max_n, "num_features": num_features}
+        features = hash_ngrams(texts, ngrams, **sizes, seed=seed)
         return Dataset(features, from_lists([[label_of[t]] for t in texts], 2))
 
     return Splits(part(False), part(True), "sms-spam")

@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 from fsparse.data import packages
-from fsparse.data.features import hash_words
+from fsparse.data.features import hash_ngrams
 from fsparse.data.rows import Dataset, Splits, from_lists
 
 NEWSGROUPS = packages.Package(
@@ -21,14 +21,23 @@ _HEADER_LINES = 3
 _MOST_CHARACTERS = 2**20  # of an article
 
 
-def newsgroups(*, max_n: int = 1, num_features: int = 2**18, seed: int = 0) -> Splits:
+def newsgroups(
+    *,
+    ngrams: str = "word",
+    min_n: int = 1,
+    max_n: int = 1,
+    num_features: int = 2**18,
+    seed: int = 0,
+) -> Splits:
     """From the text of an article to its news group, by words.
 
     11,293 training and 7,528 test examples, split officially by date; 20 labels, one to
     an example, in alphabetical order. The package has the data for research use.
 
     Args:
-      max_n: the most words of a feature.
+      ngrams: "word", or "char" for n-grams of characters.
+      min_n: the fewest words, which is 1, or characters of a feature.
+      max_n: the most.
       num_features: columns to hash to.
       seed: chooses another hash.
     """
@@ -38,7 +47,8 @@ def newsgroups(*, max_n: int = 1, num_features: int = 2**18, seed: int = 0) -> S
 
     def part(table: list[tuple[str, str]]) -> Dataset:
         texts = [text for _, text in table]
-        features = hash_words(texts, max_n=max_n, num_features=num_features, seed=seed)
+        sizes = {"min_n": min_n, "max_n": max_n, "num_features": num_features}
+        features = hash_ngrams(texts, ngrams, **sizes, seed=seed)
         labels = [[number[group]] for group, _ in table]
         return Dataset(features, from_lists(labels, len(names)))
 
