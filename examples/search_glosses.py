@@ -63,12 +63,8 @@ def main(argv: list[str] | None = None) -> list[results.Row]:
         one = Dataset(features, data.take(own, [0]))  # whose label does not matter
         scored = fsparse.predict(*fitted[:3], one, 100)
         best = baselines.rerank(features, centroids, *scored, SHARE)[0, :5]
-        found = (
-            [names[i][:78] for i in best]
-            if features.values.any()
-            else ["no known words"]
-        )
-        print("\n  ".join([query, *found]))
+        shown = [names[i][:78] for i in best] if any(features.values) else ["(none)"]
+        print("\n  ".join([query, *shown]))
     return table
 
 
