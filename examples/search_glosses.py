@@ -1,7 +1,7 @@
 """Search: a word or a gloss finds the broader concept, among 12,824 of WordNet.
 
 Examples:
-  python examples/search_glosses.py --query "gondola" --query "| a bird that cannot fly"
+  python examples/search_glosses.py --query "red fox" --query "| a bird that sings"
   python examples/search_glosses.py --json rows.json --plot search_glosses.png
 
 Texts and queries are `word; word | gloss`. Each concept is an example of itself, too.
@@ -61,18 +61,18 @@ def main(argv: list[str] | None = None) -> list[results.Row]:
     for query in args.query or test.texts[:2]:
         features = gloss_features.encode([query], weights)
         one = Dataset(features, data.take(own, [0]))  # whose label does not matter
-        found = fsparse.predict(*fitted[:3], one, 100)
-        best = baselines.rerank(features, centroids, *found, SHARE)[0, :5]
-        print("\n".join([query, *(f"  {names[i][:78]}" for i in best)]))
+        scored = fsparse.predict(*fitted[:3], one, 100)
+        best = baselines.rerank(features, centroids, *scored, SHARE)[0, :5]
+        shown = [names[i][:78] for i in best] if any(features.values) else ["(none)"]
+        print("\n  ".join([query, *shown]))
     return table
 
 
 def fit(args: Namespace, train: Dataset, centroids: csr_matrix) -> Fitted:
     """Starts at the centroids; half of a text's features are dropped, at random."""
     n, k = train.labels.num_columns, int(train.features.lengths.max()) // 2
-    model = nn.extreme_classifier(
-        train.features.num_columns, n, width=256, num_negatives=2048
-    )
+    sizes = train.features.num_columns, n
+    model = nn.extreme_classifier(*sizes, width=256, num_negatives=2048)
     params, state = model.init(jax.random.key(0))
     state = model.with_label_counts(state, data.column_counts(train.labels))
     table = centroids.T @ np.asarray(params["body"][0]["table"].value)
