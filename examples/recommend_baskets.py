@@ -34,7 +34,7 @@ ROOM = {"feature_capacity": 40, "label_capacity": 16}  # of the largest, a rando
 def main(argv: list[str] | None = None) -> list[results.Row]:
     """Runs the command line; returns the rows of the table."""
     parser = results.parser(__doc__)
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--validate", action="store_true", help="see above")
     args = parser.parse_args(argv)
     train, test, _ = data.load("baskets")
@@ -76,8 +76,8 @@ class Recommender(nn.Classifier):
 def fit(args: Namespace, baskets: SparseRows, counts: np.ndarray) -> Fitted:
     """Sums of embeddings, as long for a small basket as for a large one."""
     n, width = baskets.num_columns, 511
-    body = nn.Sequential([nn.EmbeddingBag(n, width), nn.UnitNorm(8.0)])
-    model = Recommender(body, nn.SparseLinear(width, n))
+    layers = [nn.EmbeddingBag(n, width), nn.UnitNorm(8.0), nn.Dropout(0.5)]
+    model = Recommender(nn.Sequential(layers), nn.SparseLinear(width, n))
     params, state = model.init(jax.random.key(0))
     state = model.with_label_counts(state, counts)
 
