@@ -283,7 +283,7 @@ def test_one_pass_counts_bad_rows_once():
 
 
 @pytest.mark.parametrize(
-    ("count", "expected"), [(1, 2**10), (128, 2**10), (129, 2**11), (5000, 2**16)]
+    ("count", "expected"), [(1, 2**12), (512, 2**12), (513, 2**13), (5000, 2**16)]
 )
 def test_as_many_features_as_the_data_need(count, expected):
     values = [f"value {i}" for i in range(count)]
@@ -338,10 +338,10 @@ def test_features_of_a_reader_are_those_of_its_parts():
 
 def test_check_model():
     fitted = Schema({"c": categorical()}, "y").fit({"c": ["r"], "y": ["a"]})
-    fitted.check_model(num_features=2**10, num_labels=1)
+    fitted.check_model(num_features=2**12, num_labels=1)
     with pytest.raises(ValueError, match=r"must have num_labels=1; got 2\. Load the"):
-        fitted.check_model(num_features=2**10, num_labels=2)
-    with pytest.raises(ValueError, match=r"must have num_features=1024; got 7"):
+        fitted.check_model(num_features=2**12, num_labels=2)
+    with pytest.raises(ValueError, match=r"must have num_features=4096; got 7"):
         fitted.check_model(num_features=7, num_labels=1)
 
 

@@ -137,8 +137,8 @@ def adaptive_step(
       >>> init, step = adaptive.adaptive_step(train_step, scorer, select)
       >>> state = init(jax.random.key(0), jnp.float32(0))
       >>> state, info = step(state, jnp.array([1.0, 1.0, 1.0, 1.0]))
-      >>> state.num_steps, info.is_on
-      (Array(1, dtype=int32), Array(True, dtype=bool))
+      >>> state.num_steps, info.is_on  # nothing is known of a gain yet
+      (Array(1, dtype=int32), Array(False, dtype=bool))
     """
     fn = "adaptive_step"
     _checks.require_type(fn, Scorer, scorer=scorer)

@@ -19,7 +19,7 @@ from fsparse.tabular._schema import MAX_FEATURES, Schema
 from fsparse.tabular._targets import LabelCodes, distinct_labels, fit_labels, label_ids
 from fsparse.tabular._values import F64
 
-_MIN_FEATURES = 2**10
+_MIN_FEATURES = 2**12
 _ROOM = 8  # columns for each feature that was seen, so that few share one
 
 

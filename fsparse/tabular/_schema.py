@@ -47,7 +47,7 @@ class Schema:
       labels: their kind: ``categorical()``, ``multi_label()``, ``binary(positive)`` or
         ``integer()``.
       num_features: features are hashed to so many columns. None leaves it to the fit:
-        a power of two, at least 8 times the features that it sees, from 2**10 to 2**18.
+        a power of two, at least 8 times the features that it sees, from 2**12 to 2**18.
       missing: strings that mean that there is no value, beside None and NaN.
 
     Raises:
