@@ -42,15 +42,3 @@ def judge(predicted: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     f1 = 2 * hits[counted] / (true + said)[counted]
     accuracy = float(np.mean(predicted == labels))
     return {"accuracy": accuracy, "macro-F1": float(f1.mean())}
-
-
-def in_time(labels: np.ndarray) -> np.ndarray:
-    """An order of examples by their places among those of their label.
-
-    Where each label's come in the order of their dates, its end has the latest of all.
-    """
-    place = np.empty(len(labels))
-    for label in np.unique(labels):
-        own = np.flatnonzero(labels == label)
-        place[own] = np.arange(len(own)) / len(own)
-    return np.argsort(place, kind="stable")

