@@ -4,9 +4,9 @@ Examples:
   python examples/recommend_baskets.py
   python examples/recommend_baskets.py --json rows.json --plot recommend_baskets.png
 
-68,509 products. Each epoch halves the training baskets anew, at random. Some settings were
-chosen on a random tenth of the training baskets; `--validate` judges on the last tenth,
-where the ridge regression alone is better at P@1.
+68,509 products. Each epoch halves the training baskets anew, at random. Some settings
+were chosen on a random tenth of the training baskets; `--validate` judges on the last
+tenth, where the ridge regression alone is better at P@1.
 """
 
 from argparse import Namespace
