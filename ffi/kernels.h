@@ -12,6 +12,9 @@
 
 namespace fsparse {
 
+constexpr int64_t kBytesPerLine = 64;
+constexpr int kIntoL2 = 2;  // of __builtin_prefetch
+
 // What a matrix is made of. bf16 is widened to f32 as it is read: results are those of
 // the f32 matrix of the same values, bit for bit.
 enum class Element { kF32, kBf16 };

@@ -126,12 +126,10 @@ inline int64_t RowsAhead(const StoredTables& tables) {
 // Inlined by force: GCC takes a function that only prefetches for one without effect.
 __attribute__((always_inline)) inline void PrefetchRows(const StoredTables& tables,
                                                         int64_t r) {
-  constexpr int64_t kLine = 64;
-  constexpr int kIntoL2 = 2;
   for (int i = 0; i < tables.count; ++i) {
     const StoredRows& table = tables.at[i];
     const char* row = table.data + r * table.row_bytes;
-    for (int64_t at = 0; at < table.row_bytes; at += kLine) {
+    for (int64_t at = 0; at < table.row_bytes; at += kBytesPerLine) {
       __builtin_prefetch(row + at, /*rw=*/0, kIntoL2);
     }
   }

@@ -13,8 +13,6 @@
 namespace fsparse::FSPARSE_LEVEL {
 
 constexpr int64_t kRowsAhead = 32;
-constexpr int64_t kBytesPerLine = 64;
-constexpr int kIntoL2 = 2;  // of __builtin_prefetch
 
 // Inlined by force: GCC takes a function that only prefetches for one without effect.
 template <typename T>

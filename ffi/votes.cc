@@ -8,8 +8,6 @@
 namespace fsparse {
 namespace {
 
-constexpr int64_t kBytesPerLine = 64;
-
 template <typename Count>
 const CounterKernels<Count>& KernelsOf() {
   const Kernels& kernels = *Dispatch();

@@ -290,7 +290,8 @@ def test_rare_labels_weigh_more_as_often_as_the_fit_saw_them(tmp_path):
 def test_a_model_of_a_small_table_is_a_small_file(tmp_path):
     pipeline = train_table(make_rows(60), "kind", epochs=1, progress=False)
     pipeline.save(tmp_path / "model")
-    assert (tmp_path / "model").stat().st_size < 2**22
+    embeddings = 4 * 4096 * 128  # bytes of the least number of features, by the width
+    assert (tmp_path / "model").stat().st_size < 1.1 * embeddings
     loaded = Pipeline.load(tmp_path / "model")
     assert loaded.predict(make_rows(9), 3) == pipeline.predict(make_rows(9), 3)
 

@@ -112,8 +112,8 @@ def hash_ngrams(
         words begin with single ones, ``min_n=1``.
 
     Example:
-      >>> hash_ngrams(["to be"], "word", min_n=1, max_n=2).lengths
-      array([3])
+      >>> hash_ngrams(["to be"], "word", min_n=1, max_n=2).lengths.tolist()
+      [3]
     """
     function = "hash_ngrams"
     if ngrams not in ("word", "char"):
