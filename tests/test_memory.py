@@ -45,7 +45,7 @@ needs_huge_pages = pytest.mark.skipif(not CAN_MOVE, reason="no MADV_COLLAPSE her
 
 @pytest.fixture
 def table():
-    return jax.random.normal(jax.random.key(0), (40_000, 64))  # 10 MB
+    return jax.random.normal(jax.random.key(0), (80_000, 64))  # 20 MB, or 5 of bytes
 
 
 @needs_huge_pages
@@ -110,7 +110,7 @@ def test_what_cannot_gain_stays(table):
 
 
 def test_tracers_and_deleted_arrays_are_refused(table):
-    message = r"use_huge_pages: .* in memory; got a tracer, f32\[40000,64\]\. Call it"
+    message = r"use_huge_pages: .* in memory; got a tracer, f32\[80000,64\]\. Call it"
     with pytest.raises(ValueError, match=message):
         jax.jit(fsparse.use_huge_pages)(table)
     table.delete()
