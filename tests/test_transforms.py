@@ -8,15 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh, PartitionSpec
+from quick import quick_jit
 from transform_cases import CASES
 
 from fsparse._call import TARGETS
 
 SIZE = 3  # of a mapped axis
-# Programs run once, so that XLA's own code need not be fast; handlers are C++ anyhow.
-# Calls by themselves, with x64 and exported ones are compiled as users compile them.
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-quick_jit = partial(jax.jit, compiler_options=QUICK)
 
 
 def is_float(x):
