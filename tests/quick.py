@@ -8,5 +8,7 @@ from functools import partial
 
 import jax
 
-OPTIONS = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+OPTIONS: dict[str, int | bool] = {"xla_backend_optimization_level": 0}
+if jax.__version_info__ < (0, 11):
+    OPTIONS["xla_cpu_use_fusion_emitters"] = False  # later ones know no other way
 quick_jit = partial(jax.jit, compiler_options=OPTIONS)
