@@ -1,5 +1,6 @@
 """The benchmarks: the command, its rows and refusals, how it groups and computes."""
 
+import importlib
 import json
 import sys
 
@@ -86,6 +87,24 @@ def test_every_quick_job_names_a_function_and_a_reference():
             assert f"def {name}(" in source.read_text()
             assert jobs.reference(planned, job) in planned
             json.dumps([job.shape, job.arguments])
+
+
+def quick_calls():
+    """A job of each function that makes calls in JAX, in no process of their own."""
+    every = [job for case in CASES.values() for job in case.jobs(True)]
+    found = {job.make: job for job in every if job.package in ("jax", "optax")}
+    return {k: v for k, v in found.items() if not k.endswith((":imported", ":reader"))}
+
+
+@pytest.mark.parametrize("name", quick_calls())
+def test_the_calls_of_quick_jobs_run(name):
+    job = quick_calls()[name]
+    module, function = job.make.split(":")
+    made = getattr(importlib.import_module(module), function)
+    call = made(**job.shape | job.arguments)
+    for _ in range(2):
+        seconds = call()
+        assert not isinstance(seconds, float) or seconds > 0
 
 
 def make_job(system, shape=1, gigabytes=1.0, **more):
