@@ -31,23 +31,36 @@ def cosine(items: SparseRows) -> sp.csr_matrix:
     return (inverse @ together @ inverse).tocsr()
 
 
-def ridge(items: SparseRows, num_kept: int, penalty: float) -> sp.csr_matrix:
+def ridge(
+    items: SparseRows,
+    num_kept: int,
+    penalty: float,
+    *,
+    weights: np.ndarray | None = None,
+    dropout: float = 0.0,
+) -> sp.csr_matrix:
     """Each item's presence as a linear function of all others', by least squares.
 
-    ``w_ij = -p_ij / p_jj`` for ``p = inverse(x.T @ x + penalty)``, among the most
-    frequent items, weights below a thousandth left out (Steck 2019, EASE).
+    ``w_ij = -p_ij / p_jj`` for ``p = inverse(g + penalty + dropout / (1 - dropout) *
+    diagonal(g))`` and ``g = x.T @ (weights * x)``, among the most frequent items, small
+    weights left out: for sets of which a share is missing (EASE and EDLAE, Steck 2019
+    and 2020).
     """
     x, n = matrix(items), items.num_columns
-    counts = np.asarray((x > 0).sum(axis=0)).ravel()
-    kept = np.sort(np.argsort(-counts, kind="stable")[:num_kept])
+    if weights is not None:
+        x = sp.csr_matrix(sp.diags(weights**0.5) @ x)
+    squares = np.asarray(x.multiply(x).sum(axis=0)).ravel()
+    kept = np.sort(np.argsort(-squares, kind="stable")[:num_kept])
     x = x[:, kept].astype(np.float32)
-    gram = (x.T @ x).toarray() + penalty * np.eye(len(kept), dtype=np.float32)
+    gram = (x.T @ x).toarray()
+    missing = dropout / (1 - dropout) * squares[kept]
+    gram[np.diag_indices_from(gram)] += penalty + missing
     p = np.linalg.inv(gram)
-    weights = -p / np.diag(p)
-    np.fill_diagonal(weights, 0)
-    row, column = np.nonzero(np.abs(weights) > 1e-3)
+    ratios = -p / np.diag(p)
+    np.fill_diagonal(ratios, 0)
+    row, column = np.nonzero(np.abs(ratios) > 1e-3)
     at = kept[row], kept[column]
-    return sp.csr_matrix((weights[row, column], at), shape=(n, n))
+    return sp.csr_matrix((ratios[row, column], at), shape=(n, n))
 
 
 def centroids(features: SparseRows, labels: SparseRows) -> sp.csr_matrix:

@@ -56,6 +56,27 @@ def test_ridge():
         assert got[j, j] == 0
 
 
+def test_ridge_of_weighted_sets_with_dropout():
+    """The same solution as the mean over many sets whose items are dropped at random.
+
+    ``E[z.T @ z]`` of sets ``z`` that keep an item by a chance of ``1 - dropout``, for
+    targets that are whole.
+    """
+    dense = (make_dense(8, N) > 0).astype(np.float64)
+    chances = np.random.default_rng(9).random(len(dense))
+    options = {"weights": chances, "dropout": 0.25}
+    got = baselines.ridge(as_rows(dense), N, penalty=2.0, **options).toarray()
+    for j in range(N):
+        others = [i for i in range(N) if i != j]
+        x, keep = dense[:, others], 0.75
+        moments = keep**2 * (x.T * chances) @ x
+        np.fill_diagonal(moments, keep * chances @ x**2)
+        moments += keep**2 * 2 * np.eye(N - 1)
+        want = keep * np.linalg.solve(moments, keep * (x.T * chances) @ dense[:, j])
+        want[np.abs(want) < 1e-3] = 0
+        np.testing.assert_allclose(got[others, j], want, atol=2e-5)
+
+
 def test_rerank():
     dense, rng = make_dense(6, N), np.random.default_rng(7)
     weights = (rng.random((N, NUM_LABELS)) < 0.5) * rng.random((N, NUM_LABELS))
