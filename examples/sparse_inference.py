@@ -355,14 +355,19 @@ def recalls(
     search: Search,
     budget: float,
 ) -> dict[str, float | None]:
-    """Of the ten largest products, by this index and by faiss, for as many scored."""
+    """Of the ten largest products, by this index and by faiss, for as many scored.
+
+    And how often 8-bit rows have the same best.
+    """
     w = state.params.output
     h, exact = queries_and_exact(config, prepared, state)
     ask = jax.jit(partial(lsh.top_k, k=_TOP_K, **search._asdict()))
     _, ids = ask(index, jnp.asarray(h), w)
+    _, by_int8 = fsparse.dense_top_k(jnp.asarray(h), fsparse.quantize_rows(w), 1)
     rows = np.asarray(w.value, np.float32)
     return {
         "recall_at_10": faiss_peer.overlap(np.asarray(ids), exact),
+        "same_best_int8": faiss_peer.overlap(np.asarray(by_int8), exact[:, :1]),
         **faiss_peer.recalls(rows, h, exact, budget),
     }
 
@@ -378,8 +383,7 @@ def queries_and_exact(
         for batch in extreme_data.batches(prepared.test, _BATCH, order[:most])
     ]
     h = np.concatenate(parts)[: min(most, len(order))]
-    _, ids = fsparse.dense_top_k(jnp.asarray(h), state.params.output, _TOP_K)
-    return h, np.asarray(ids)
+    return h, np.asarray(fsparse.dense_top_k(h, state.params.output, _TOP_K)[1])
 
 
 def show(result: dict[str, Any]) -> None:

@@ -36,6 +36,7 @@ import rich.table
 from extreme_data import Prepared
 from extreme_model import Config, State
 
+import fsparse
 from fsparse import checkpoint, data, metrics
 from fsparse.data import Dataset
 
@@ -305,6 +306,7 @@ def train(
 ) -> Run:
     """Steps until ``stop`` says so; saves on the way, at the end and on Ctrl-C."""
     state, seconds, curve = run
+    fsparse.use_huge_pages(state)
     step, loss = int(state.step), None
     bar, task = start_bar()
     done = stop.progress(step, seconds)

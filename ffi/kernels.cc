@@ -2,7 +2,7 @@
 #include "kernels.h"
 
 #if defined(__AMX_BF16__)
-#include "amx_gemm.h"
+#include "amx_grads.h"
 #endif
 #include "counters.h"
 #include "gemm.h"
@@ -24,14 +24,18 @@ namespace fsparse::FSPARSE_LEVEL {
 #if defined(__AMX_BF16__)
 constexpr Product kProduct = {kPanel, kPanel, kAmxBlockM, kAmxBlockN, kAmxScratchFloats,
                               AmxGemm};
+constexpr ProductGrads kProductGrads = {kMaxGradWidth, kGradScratchFloats, PackedFloats,
+                                        PackExamples, GradsOfSlice};
 #else
 constexpr Product kProduct = {kTileM, kTileN, kBlockM, kBlockN, kScratchFloats, Gemm};
+constexpr ProductGrads kProductGrads = {};
 #endif
 
 extern const Kernels kKernels;
 const Kernels kKernels = {
     /*name=*/FSPARSE_STRING(FSPARSE_LEVEL),
     kProduct,
+    kProductGrads,
     /*tile_m=*/kTileM,
     /*tile_n=*/kTileN,
     /*max_block_m=*/kBlockM,

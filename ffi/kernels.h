@@ -1,10 +1,10 @@
 // The kernels' interface: plain pointers and sizes, no Python, no XLA, no threads.
 //
-// Every function here has one implementation (gemm.h, amx_gemm.h, rows.h, scan.h,
-// int8.h, topk.h, optimizers.h, rounding.h, counters.h, signs.h, hadamard.h, softmax.h)
-// that kernels.cc compiles once for each instruction set; `Dispatch()` returns the set
-// to use. For a given set the bits of a result never depend on how the caller splits
-// the work.
+// Every function here has one implementation (gemm.h, amx_gemm.h, amx_grads.h, rows.h,
+// scan.h, int8.h, topk.h, optimizers.h, rounding.h, counters.h, signs.h, hadamard.h,
+// softmax.h) that kernels.cc compiles once for each instruction set; `Dispatch()`
+// returns the set to use. For a given set the bits of a result never depend on how the
+// caller splits the work.
 #ifndef FSPARSE_KERNELS_H_
 #define FSPARSE_KERNELS_H_
 
@@ -99,6 +99,32 @@ struct Product {
               float* scratch);
 };
 
+// Both gradients of logits y[i, j] = x[i] . w[j], by their cotangent v, for a slice of
+// w's ids: z[i] = sum_j v[i, j] w[j] is what the slice adds to that of x, and
+// rows[j] = sum_i v[i, j] x[i] are its own, 0 for padding.
+struct GradSlice {
+  const float* v;
+  int64_t stride;  // elements between consecutive rows of v
+  const float* x;  // [b, d]
+  const float* packed_x;
+  const uint32_t* bad_x;
+  Rows w;
+  int64_t b, m, d;
+  float* z;                // [b, d]
+  float* rows;             // [m, d]
+  uint32_t* bad_examples;  // scratch, [b / 32 rounded up]
+};
+
+// How a level computes them for d <= max_width, if it has a better way than two
+// products; else `run` is nullptr. x is packed once, for all slices, and has a bit for
+// each column in `bad`, [max_width / 32], which begins as zeros.
+struct ProductGrads {
+  int64_t max_width, scratch_floats;
+  int64_t (*packed_floats)(int64_t b, int64_t d);
+  void (*pack)(const float* x, int64_t b, int64_t d, float* packed, uint32_t* bad);
+  void (*run)(const GradSlice& slice, float* scratch);
+};
+
 struct Kernels {
   const char* name;
 
@@ -106,6 +132,9 @@ struct Kernels {
   // an error like that of f32 (and up to 6 x 2^-126 for each term, at the level amx),
   // and an element's bits depend on its rows alone.
   Product product;
+
+  // z and rows of a GradSlice, as exact as products are.
+  ProductGrads product_grads;
 
   // Gemm's tiles, blocks and scratch, as of a product. Its sums run over p in order,
   // one fused multiply-add at a time.

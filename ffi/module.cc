@@ -2,6 +2,7 @@
 #include <nanobind/nanobind.h>
 
 #include "handlers.h"
+#include "huge_pages.h"
 #include "kernels.h"
 
 namespace nb = nanobind;
@@ -44,6 +45,7 @@ nb::dict Registrations() {
   table["fsparse_sign_codes"] = Capsule(FsparseSignCodes);
   table["fsparse_hadamard_codes"] = Capsule(FsparseHadamardCodes);
   table["fsparse_sum_examples"] = Capsule(FsparseSumExamples);
+  table["fsparse_sampled_grads"] = Capsule(FsparseSampledGrads);
   table["fsparse_softmax_loss"] = Capsule(FsparseSoftmaxLoss);
   table["fsparse_softmax_delta"] = Capsule(FsparseSoftmaxDelta);
   table["fsparse_softmax_slope"] = Capsule(FsparseSoftmaxSlope);
@@ -55,6 +57,7 @@ nb::dict Registrations() {
 NB_MODULE(_ffi, m) {
   const Kernels* kernels = Dispatch();
   m.def("registrations", &Registrations);
+  m.def("use_huge_pages", &UseHugePages, nb::call_guard<nb::gil_scoped_release>());
   m.attr("cpu_level") = kernels ? kernels->name : "unsupported";
   m.attr("api_version") = nb::make_tuple(XLA_FFI_API_MAJOR, XLA_FFI_API_MINOR);
   DefineText(m);

@@ -21,6 +21,7 @@ from fsparse.matmul import (
     scatter_outer,
     take_rows,
 )
+from fsparse.memory import use_huge_pages
 from fsparse.optimizer import (
     Optimizer,
     SkipState,
@@ -108,6 +109,7 @@ __all__ = [
     "take_rows",
     "train",
     "train_table",
+    "use_huge_pages",
     "value_and_grad",
 ]
 

@@ -7,7 +7,9 @@ with a zero, a *tap*, added to the result of each read::
     y = sampled(x, w, ids) + tap        or        y = gather(v, w, ids) + tap
 
 JAX differentiates with respect to the taps. With ``dy`` the cotangent of one, the read
-has the row gradient (ids, dy, x), or (ids, v, dy). Equations that hold jaxprs (scan,
+has the row gradient (ids, dy, x), or (ids, v, dy). Where examples share their ids, the
+tap of ``sampled`` is added to the rows of ``w`` instead, and its cotangent is the row
+gradient: see ``_shared_grads.py``. Equations that hold jaxprs (scan,
 cond, checkpoint, jit) are run by the functions of those names, with their taps as one
 more argument. This happens twice: abstractly to learn which taps there are, then to
 differentiate.
@@ -24,6 +26,7 @@ from jax.extend.core import JaxprEqn, Literal
 
 from fsparse._call import vary_over, vary_together, varying_axes
 from fsparse._ordering import hold
+from fsparse._shared_grads import tapped_matmul
 from fsparse.matmul import sum_examples_op
 from fsparse.row_gradients import RowGrad, row_grad
 
@@ -52,8 +55,8 @@ class _Read:
     """
 
     ids: Array  # i32[..., g, m]
-    known: Array  # x: f32[..., g, b, d] of sampled, v: f32[..., g, b, m] of gather
-    result: Any  # y: f32[..., g, b, c], while the taps are sought
+    known: Any  # x: f32[..., g, b, d] of sampled, v: f32[..., g, b, m] of gather
+    result: Any  # what the tap is added to, or like it, while the taps are sought
     op: str = _static()
     table: int = _static()
 
@@ -157,9 +160,29 @@ def _product(op: str, eqn: JaxprEqn, inputs: Sequence[Any], tap: Any) -> Any:
     known, w, ids = inputs
     if _is_ref(known) or not _is_ref(w):
         return _no_rule(eqn, inputs, tap)
+    if op == "sampled" and known.shape[1] != 1:
+        return _shared(known, w, ids, tap)
     (y,) = _bind(eqn, [known, w.value, ids])
     y, read = _tapped(_Read(ids, known, y, op, w.index), tap)
     return [y], read
+
+
+def _shared(x: Array, w: _Ref, ids: Array, tap: Any) -> Any:
+    """``sampled(x, w, ids)`` of examples that share ids: the tap is one of the rows."""
+    rows = jnp.zeros((*ids.shape, x.shape[2]), x.dtype)
+    x, rows, table, ids = vary_together(x, rows, w.value, ids)
+    read = _Read(ids, None, rows if tap is None else None, "rows", w.index)
+    return [tapped_matmul(x, rows if tap is None else tap, table, ids)], read
+
+
+def _grads(eqn: JaxprEqn, inputs: Sequence[Any], tap: Any) -> Any:
+    """``gather(v, w, ids)``, and what does not depend on ``w``."""
+    v, x, w, ids = inputs
+    if _is_ref(v) or _is_ref(x):
+        return _no_rule(eqn, inputs, tap)
+    z, *others = _bind(eqn, [v, x, w.value, ids])
+    z, read = _tapped(_Read(ids, v, z, "gather", w.index), tap)
+    return [z, *others], read
 
 
 def _top_k(eqn: JaxprEqn, inputs: Sequence[Any], tap: Any) -> Any:
@@ -264,6 +287,7 @@ def _stop_gradient(eqn: JaxprEqn, inputs: Sequence[Any], tap: Any) -> Any:
 _RULES: Mapping[str, Callable[..., Any]] = {
     "fsparse_sampled_matmul": partial(_product, "sampled"),
     "fsparse_gather_matmul": partial(_product, "gather"),
+    "fsparse_sampled_grads": _grads,
     "fsparse_dense_top_k": _top_k,
     "fsparse_sampled_top_k": _top_k,
     "stop_gradient": _stop_gradient,
@@ -340,7 +364,7 @@ def _zero(shape: Any) -> Array:
 
 def _blank_read(shape: _Read, seeking: bool) -> _Read:
     """A read that did not happen: its ids are padding."""
-    ids, known = _zero(shape.ids) - 1, _zero(shape.known)
+    ids, known = _zero(shape.ids) - 1, jax.tree.map(_zero, shape.known)
     result = _zero(shape.result) if seeking else None
     return replace(shape, ids=ids, known=known, result=result)
 
@@ -357,6 +381,9 @@ def _row_grad(read: _Read, ct: Array, table: Array) -> RowGrad:
     """Row ``ids[g, j]`` gets ``sum_i v[g, i, j] x[g, i]``; one factor of it is ct."""
     shared = varying_axes(ct) - varying_axes(table)
     ids = read.ids.reshape(-1, read.ids.shape[-1])
+    if read.op == "rows":
+        rows = ct.reshape(-1, ct.shape[-1])
+        return _of_all(row_grad(ids.ravel(), rows, num_rows=table.shape[0]), shared)
     known, ct = (a.reshape(-1, *a.shape[-2:]) for a in (read.known, ct))
     v, x = (ct, known) if read.op == "sampled" else (known, ct)
     b, d = x.shape[1:]
@@ -365,7 +392,11 @@ def _row_grad(read: _Read, ct: Array, table: Array) -> RowGrad:
     else:
         (rows,) = sum_examples_op(*vary_together(v, x))
         grad = row_grad(ids.ravel(), rows.reshape(-1, d), num_rows=table.shape[0])
-    for axis in sorted(shared):
+    return _of_all(grad, shared)
+
+
+def _of_all(grad: RowGrad, axes: frozenset[str]) -> RowGrad:
+    for axis in sorted(axes):
         grad = _of_all_shards(grad, axis)
     return grad
 

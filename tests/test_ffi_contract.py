@@ -169,6 +169,10 @@ CALLS = {
         {"v": f32(2, B, K), "x": f32(2, B, D)},
         {"out": f32(2, K, D)},
     ),
+    "fsparse_sampled_grads": (
+        {"v": f32(2, B, K), "x": f32(2, B, D), "w": f32(N, D), "ids": i32(2, K)},
+        {"z": f32(2, B, D), "rows": f32(2, K, D), "parts": f32(2, 1, B, D)},
+    ),
     "fsparse_softmax_loss": (EXAMPLES, {"loss": f32(B), "sums": f32(B, 2)}),
     "fsparse_softmax_delta": (
         {"ct": f32(B), **EXAMPLES, "sums": f32(B, 2)},
@@ -196,6 +200,7 @@ CALLS = {
 TABLES = {
     ("fsparse_sampled_matmul", "w"),
     ("fsparse_gather_matmul", "w"),
+    ("fsparse_sampled_grads", "w"),
     ("fsparse_dense_top_k", "w"),
     ("fsparse_sampled_top_k", "w"),
     ("fsparse_sign_codes", "w"),
@@ -211,6 +216,7 @@ FREE = {
     ("fsparse_adam_catch_up", "ids", 0),
     ("fsparse_sampled_matmul", "w", 0),
     ("fsparse_gather_matmul", "w", 0),
+    ("fsparse_sampled_grads", "w", 0),
     ("fsparse_scatter_outer", "out", 0),
     ("fsparse_dense_top_k", "w", 0),
     ("fsparse_first_distinct", "ids", 1),

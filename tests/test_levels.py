@@ -17,6 +17,7 @@ import test_matmul
 import test_quantized
 import test_rounding
 import test_rows
+import test_shared_grads
 import test_sign_codes
 import test_topk
 
@@ -45,6 +46,10 @@ def check_all():
             operands = test_matmul.make(rng, *size, shared)
             test_matmul.check_family(*operands)
             test_matmul.check_bf16(*operands)
+    for size in test_shared_grads.SIZES:
+        test_shared_grads.test_matches_float64(rng, size)
+        test_shared_grads.test_bf16_has_the_bits_of_f32(rng, size)
+    test_shared_grads.test_values_of_all_magnitudes(rng)
     test_matmul.test_bf16_has_the_bits_of_f32_for_every_rest_of_a_vector(rng)
     for shared in (False, True):
         test_matmul.test_every_bf16_is_widened(shared)

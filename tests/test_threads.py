@@ -19,6 +19,7 @@ import pytest
 
 import fsparse
 from fsparse import row_grad, rows
+from fsparse._shared_grads import grads_op
 from fsparse.lsh import _buckets
 from fsparse.matmul import sum_examples_op
 from fsparse.sketch import _ops as sketch_ops
@@ -70,6 +71,8 @@ def every_op(x, w, v, ids):
         **of_buckets(w, ids),
         **of_sketches(v, ids),
         "softmax_loss": softmax_loss(v, ids[:, :3]),
+        "shared_grads": grads_op(vs[None], x[None], w, shared[None])[:2],
+        "shared_grads_bf16": grads_op(vs[None], x[None], half, shared[None])[:2],
         "rows_of_examples": sum_examples_op(v[None], x[None]),
         "int8_top_k": fsparse.dense_top_k(x, int8, 20),
         "int8_top_k_of_one": fsparse.dense_top_k(x[:1], int8, 20),

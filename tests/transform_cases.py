@@ -17,6 +17,7 @@ from scipy.linalg import hadamard
 import fsparse
 from fsparse import RowGrad, lsh, rows, samplers
 from fsparse._call import vary_together
+from fsparse._shared_grads import grads_op
 from fsparse.losses import sampled_softmax_loss
 from fsparse.lsh import _buckets
 from fsparse.lsh._simhash import HadamardSimHash, SimHash
@@ -35,6 +36,16 @@ class Case(NamedTuple):
     oracle: Callable[..., Any]  # of the same arguments
     args: tuple[Any, ...]
     target: str | None  # the custom call in it
+
+
+def _grads(v, x, w, ids):
+    z, rows, _ = grads_op(*vary_together(v[None], x[None], w, ids[None]))
+    return z[0], rows[0]
+
+
+def grads(v, x, w, ids):
+    is_row = one_hot(ids, N).sum(-1, keepdims=True)
+    return gather(v, w, ids), is_row * (v.T @ x)
 
 
 def bag(table, ids, weights):
@@ -357,6 +368,7 @@ def make_cases():
         *family("sampled_matmul", sampled, x, w),
         *family("gather_matmul", gather, v, w),
         *family("scatter_outer", partial(scatter, n=N), v, x),
+        Case("shared_grads", _grads, grads, (v, x, w, shared), "fsparse_sampled_grads"),
         Case("take_rows", fsparse.take_rows, take, (w, shared), gathered),
         Case("embedding_bag", fsparse.embedding_bag, bag, (w, each, v), gathered),
         Case("dense_top_k", _dense_top_k, top_k, (x, w), "fsparse_dense_top_k"),

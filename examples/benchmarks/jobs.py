@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 Shape = dict[str, Any]
 Phase = dict[str, float]  # kind of traffic or arithmetic (see roofline.py) -> amount
 _NONE: dict[str, Any] = {}
+_HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
 
 class Job(NamedTuple):
@@ -24,7 +25,8 @@ class Job(NamedTuple):
     gigabytes: float = 0.6  # of memory, at most
     package: str = "jax"  # that must be installed
     is_dense: bool = False  # has large temporaries, so it runs under tcmalloc, too
-    preload: str = ""  # a library that is loaded before all others
+    tries_huge_pages: bool = False  # runs in them, too
+    environment: dict[str, str] = _NONE  # variables, besides those of this process
     has_tail: bool = False  # the 99th percentile is a row, too
     of_memory: bool = False  # peak memory is compared, not time
 
@@ -34,6 +36,20 @@ class Case(NamedTuple):
 
     summary: str
     jobs: Callable[[bool], list[Job]]  # of whether they are to be tiny
+
+
+def variants(job: Job, tcmalloc: str | None) -> list[Job]:
+    """The job in other environments, where these may make it faster."""
+    found = []
+    if job.is_dense and tcmalloc:
+        found.append(_under(job, "tcmalloc", {"LD_PRELOAD": tcmalloc}))
+    if job.tries_huge_pages:
+        found.append(_under(job, "huge pages", _HUGE_PAGES))
+    return found
+
+
+def _under(job: Job, name: str, environment: dict[str, str]) -> Job:
+    return job._replace(system=f"{job.system} ({name})", environment=environment)
 
 
 def reference(jobs: list[Job], job: Job) -> Job | None:

@@ -32,7 +32,7 @@ import rich.progress
 import roofline
 import turns
 from cases import CASES
-from jobs import Case, Job, fits, groups
+from jobs import Case, Job, fits, groups, variants
 
 from fsparse import _ffi
 
@@ -133,7 +133,7 @@ def run(name: str, case: Case, args: argparse.Namespace) -> tuple[Any, list[str]
 
 
 def able(jobs: list[Job]) -> list[Job]:
-    """Those that can run here, and the dense ones under tcmalloc, too."""
+    """Those that can run here, in all environments that may make them faster."""
     installed = [job for job in jobs if machine.version(job.package)]
     fitting = [job for job in installed if fits(installed, job, memory())]
     for job in installed:
@@ -141,12 +141,7 @@ def able(jobs: list[Job]) -> list[Job]:
             need = f"{job.gigabytes:.0f} GB, of which {memory():.0f} are free"
             print(f"left out: {job.system} at {report.words(job.shape)} needs {need}")
     library = machine.tcmalloc()
-    again = [
-        job._replace(system=f"{job.system} (tcmalloc)", preload=library)
-        for job in fitting
-        if job.is_dense and library
-    ]
-    return fitting + again
+    return fitting + [again for job in fitting for again in variants(job, library)]
 
 
 def memory() -> float:

@@ -38,7 +38,7 @@ class Child:
         made = json.dumps([job.make, job.shape | job.arguments])
         self.process = subprocess.Popen(
             [sys.executable, "-u", _WORKER, made],
-            env=os.environ | ({"LD_PRELOAD": job.preload} if job.preload else {}),
+            env=os.environ | job.environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from fsparse.memory import use_huge_pages
 from fsparse.pipeline._export import Exported
 from fsparse.pipeline._pipeline import Pipeline
 from fsparse.tabular import Report
@@ -30,6 +31,7 @@ class TablePredictor:
     ) -> None:
         self.name = name
         self._pipeline, self._k = pipeline, min(k, pipeline.schema.num_labels)
+        use_huge_pages(_arrays(pipeline))
         self._columns = pipeline.schema.schema.sources(has_target=False)
         size = 1
         while size < 2 * max_batch:
@@ -83,3 +85,9 @@ class TablePredictor:
             ]
             for row in zip(scores.tolist(), ids.tolist(), strict=True)
         ]
+
+
+def _arrays(pipeline: Pipeline | Exported) -> Any:
+    if isinstance(pipeline, Exported):
+        return pipeline.leaves
+    return pipeline.params, pipeline.state

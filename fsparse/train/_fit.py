@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from fsparse import _checks
 from fsparse.data import Dataset, column_counts
+from fsparse.memory import use_huge_pages
 from fsparse.metrics import find
 from fsparse.optimizer import Optimizer, skip_nonfinite
 from fsparse.train._arguments import (
@@ -198,6 +199,7 @@ def fit(
         run = _start(step, files, seed, initial)
         if initial is None and run.step == 0:
             run = _with_label_counts(model, train, run)
+        use_huge_pages(run.state)
         bar = progress_of(progress)
         loop = Loop(step, source, budget, every, judge, keeper, files, callbacks, bar)
         caught = loop.train(run)

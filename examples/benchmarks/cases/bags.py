@@ -1,5 +1,7 @@
 """Sums of rows: the sparse input layer."""
 
+from functools import partial
+
 import synthetic
 from jobs import Case, Job
 from traffic import BYTES
@@ -20,13 +22,16 @@ def bags(quick: bool) -> list[Job]:
         def work(dtype: str, size: int = size) -> tuple[dict[str, float], ...]:
             return ({"sorted_read": float(size * BYTES[dtype])},)
 
+        peer = partial(
+            Job, shape, work=work("float32"), gigabytes=1.5, tries_huge_pages=True
+        )
         f32, bf16 = {"dtype": "float32"}, {"dtype": "bfloat16"}
         made = "systems.bags:"
         jobs += [
             Job(shape, "fsparse", made + "fsparse_bag", f32, work("float32")),
             Job(shape, "fsparse bf16", made + "fsparse_bag", bf16, work("bfloat16")),
-            Job(shape, "torch EmbeddingBag", _TORCH, {}, work("float32"), 1.5, "torch"),
-            Job(shape, "jax take, sum", made + "plain_bag", {}, work("float32"), 1.5),
+            peer("torch EmbeddingBag", _TORCH, package="torch"),
+            peer("jax take, sum", made + "plain_bag"),
         ]
     return jobs
 

@@ -44,7 +44,10 @@ def dense(quick: bool) -> list[Job]:
                 shape, "torch matmul, topk bf16", _TORCH, {"dtype": "bfloat16"}, bf16
             )._replace(package="torch", gigabytes=room),
         ]
-        jobs += [job._replace(is_dense=batch > 1) for job in peers]
+        alone = batch == 1
+        jobs += [
+            job._replace(is_dense=not alone, tries_huge_pages=alone) for job in peers
+        ]
         jobs = [job._replace(has_tail=True) if tail else job for job in jobs]
     return [job._replace(has_tail=job.shape["batch"] == 1) for job in jobs]
 

@@ -33,7 +33,8 @@ def optimizers(quick: bool) -> list[Job]:
         )
         jobs.append(Job(shape, "fsparse", ours, {}, by_rows, room))
         if name in _BY_TORCH:
-            jobs.append(Job(shape, "torch sparse", _TORCH, {}, by_rows, room, "torch"))
+            torch = Job(shape, "torch sparse", _TORCH, {}, by_rows, room, "torch")
+            jobs.append(torch._replace(tries_huge_pages=True))
         if name in _BY_OPTAX:
             jobs.append(Job(shape, "optax", optax, {}, whole, room + 1, "optax"))
     return jobs

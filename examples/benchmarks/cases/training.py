@@ -30,6 +30,7 @@ _FSPARSE = "systems.training_fsparse:"
 _BF16 = {"dtype": "bfloat16", "moment_dtype": "bfloat16"}
 OURS: dict[str, dict[str, Any]] = {  # system -> arguments
     "fsparse": {},
+    "fsparse, small pages": {"huge_pages": False},
     "fsparse bf16 tables": {"dtype": "bfloat16"},
     "fsparse bf16 tables, moments": _BF16,
     "fsparse per example": {"per_example": True},
@@ -84,7 +85,16 @@ def sampled_peers(shape: Shape) -> list[Job]:
     torch = "systems.training_torch:train"
     jax = "systems.training_jax:train"
     return [
-        Job(shape, "torch sampled", torch, {"sampled": True}, by_rows, room, "torch"),
+        Job(
+            shape,
+            "torch sampled",
+            torch,
+            {"sampled": True},
+            by_rows,
+            room,
+            "torch",
+            tries_huge_pages=True,
+        ),
         Job(
             shape,
             "jax sampled, rows by hand",
@@ -93,6 +103,7 @@ def sampled_peers(shape: Shape) -> list[Job]:
             by_rows,
             room,
             "optax",
+            tries_huge_pages=True,
         ),
         Job(
             shape,

@@ -13,19 +13,25 @@ import fsparse
 
 def fsparse_bag(width: int, dtype: str, **shape: Any) -> Callable[[], None]:
     """Ours."""
-    return called(jax.jit(fsparse.embedding_bag), width, dtype, **shape)
+    table = normal(shape["rows"], width, dtype)
+    fsparse.use_huge_pages(table)
+    return called(jax.jit(fsparse.embedding_bag), table, **shape)
 
 
 def plain_bag(width: int, **shape: Any) -> Callable[[], None]:
     """XLA sums what it gathers, without storing it."""
     bag = jax.jit(lambda table, ids: table[ids].sum(axis=1))
-    return called(bag, width, "float32", **shape)
+    return called(bag, normal(shape["rows"], width, "float32"), **shape)
+
+
+def normal(num_rows: int, width: int, dtype: str) -> jax.Array:
+    """Random rows."""
+    return jax.random.normal(jax.random.key(0), (num_rows, width), dtype)
 
 
 def called(
-    bag: Callable[..., Any], width: int, dtype: str, **shape: Any
+    bag: Callable[..., Any], table: jax.Array, **shape: Any
 ) -> Callable[[], Any]:
     """A call with the next of the batches."""
-    table = jax.random.normal(jax.random.key(0), (shape["rows"], width), dtype)
     batches = cycle([jnp.asarray(ids) for ids in synthetic.bag_ids(**shape)])
     return lambda: jax.block_until_ready(bag(table, next(batches)))

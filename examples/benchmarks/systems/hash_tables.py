@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import fsparse
 from fsparse import lsh
 from systems.inference import asked, dense, queries, weights
 
@@ -41,6 +42,7 @@ def refresh(labels: int, width: int, task: str, rows_moved: int) -> Callable[[],
     tables = table, -table
     family = lsh.default_family(jax.random.key(1), labels, width)
     index, flips = jax.jit(lsh.build)(family, table), 0
+    fsparse.use_huge_pages((tables, index))
     move = jax.jit(lsh.refresh, donate_argnums=0)
     order = np.random.default_rng(0).permutation(labels)
     ids = jnp.asarray(order[:rows_moved], jnp.int32)
@@ -58,6 +60,7 @@ def query(labels: int, width: int, task: str, batch: int) -> Callable[[], None]:
     table = weights(labels, width, "float32")
     family = lsh.default_family(jax.random.key(1), labels, width)
     index = jax.jit(lsh.build)(family, table)
+    fsparse.use_huge_pages(index)
     ask = jax.jit(partial(lsh.query, size=max(labels // 200, 1)))
     return asked(lambda x: ask(index, x), queries(table, batch))
 

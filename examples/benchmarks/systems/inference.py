@@ -45,6 +45,7 @@ def dense(
 ) -> Callable[[], None]:
     """Exact search by fsparse."""
     table = weights(labels, width, dtype)
+    fsparse.use_huge_pages(table)
     search = jax.jit(partial(fsparse.dense_top_k, k=k))
     near = weights(min(labels, _NUM_QUERIES * batch), width, "float32")
     return asked(lambda x: search(x, table), queries(near, batch))
@@ -62,6 +63,7 @@ def sparse(labels: int, width: int, k: int, batch: int, size: int) -> Any:
     table = weights(labels, width, "float32")
     family = lsh.default_family(jax.random.key(2), labels, width)
     index = jax.jit(lsh.build)(family, table)
+    fsparse.use_huge_pages((table, index))
     search = jax.jit(partial(lsh.top_k, k=k, size=size))
     questions = queries(table, batch)
     if batch == 1:

@@ -34,6 +34,7 @@ def rows_update(
     table = jax.random.normal(jax.random.key(0), (labels, width))
     rule = _OURS[optimizer](1e-3)
     state = jax.jit(rule.init)(table)
+    fsparse.use_huge_pages((table, state))
     ids = jnp.asarray(named(labels, rows_named))
     source = jax.random.normal(jax.random.key(1), (rows_named, width))
 

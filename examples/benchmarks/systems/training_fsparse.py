@@ -76,9 +76,12 @@ def sampled(
     dtype: str = "float32",
     moment_dtype: str = "float32",
     per_example: bool = False,
+    huge_pages: bool = True,
 ) -> Callable[[], None]:
     """Uniform negatives, shared by the batch or of each example."""
     params, optimizer, state = init(features, labels, width, dtype, moment_dtype)
+    if huge_pages:
+        fsparse.use_huge_pages((params, state))
     room = negatives + labels_per_example * (1 if per_example else batch)
     size = min(negatives if per_example else room, labels)
     uniform = samplers.uniform(labels)
@@ -119,6 +122,7 @@ def hashed(
     build = jax.jit(lsh.build)
     family = lsh.default_family(jax.random.key(2), labels, width)
     index = jax.block_until_ready(build(family, params["output"]))
+    fsparse.use_huge_pages((params, state, index))
     began = time.perf_counter()
     jax.block_until_ready(build(family, params["output"]))
     charged = 0.0 if refresh else (time.perf_counter() - began) / REBUILT_EVERY

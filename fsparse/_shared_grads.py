@@ -1,0 +1,112 @@
+"""Both gradients of logits over a shared active set, by one visit of their cotangent.
+
+    y[g, i, j] = x[g, i] . w[ids[g, j]]        with the cotangent v of y:
+    z[g, i]    = sum_j v[g, i, j] w[ids[g, j]]      the gradient of x
+    rows[g, j] = sum_i v[g, i, j] x[g, i]           the gradients of the rows
+
+Each alone is a product of fsparse.matmul. Together they read v, the largest of the
+arrays, once.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+
+from fsparse import _batching, reference
+from fsparse._call import define, vary_together
+from fsparse.matmul import gather_op, sampled_op, sum_examples_op
+
+Array = jax.Array
+_MOST_IDS, _WHOLE_IDS = 640, 32  # of a slice: see grads_ffi.cc
+
+
+def _f32(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+def _types(v: Any, x: Any, w: Any, ids: Any) -> list[jax.ShapeDtypeStruct]:
+    """``z``, ``rows``, and scratch: what each slice of the ids adds to ``z``."""
+    del w
+    (g, b, m), d = v.shape, x.shape[2]
+    each = -(-m // max(-(-m // _MOST_IDS), 1))
+    slices = -(-m // max(-(-each // _WHOLE_IDS) * _WHOLE_IDS, _WHOLE_IDS))
+    return [_f32(g, b, d), _f32(g, m, d), _f32(g, slices, b, d)]
+
+
+def _twin(v: Array, x: Array, w: Array, ids: Array) -> tuple[Array, Array, Array]:
+    (z,) = reference.gather_matmul(v, w, ids)
+    rows = jnp.einsum("gbm,gbd->gmd", v, x, precision="highest")
+    rows = jnp.where(reference.valid(ids, w.shape[0])[..., None], rows, 0)
+    return z, rows, jnp.zeros(_types(v, x, w, ids)[2].shape)
+
+
+def _batch(size: int, batched: list[bool], *operands: Array) -> tuple[Array, ...]:
+    """Mapped products are more groups, of one table or of one for each."""
+    v, x, w, ids = operands
+    v, x, ids = map(
+        _batching.spread, [size] * 3, [*batched[:2], batched[3]], (v, x, ids)
+    )
+    if batched[2]:
+        ids, w = _batching.shift_ids(ids, w.shape[1]), _batching.fold(w)
+    outs = grads_op(_batching.fold(v), _batching.fold(x), w, _batching.fold(ids))
+    return tuple(_batching.unfold(y, size) for y in outs)
+
+
+def _jvp(primals: Any, tangents: Any) -> Any:
+    """The product rule, of ops that are linear in what moves."""
+    (v, x, w, ids), (dv, dx, dw, _) = primals, tangents
+    is_row = reference.valid(ids, w.shape[0])[..., None]
+    of_z, of_rows = ((dv, w), (v, dw)), ((dv, x), (v, dx))
+    dz = [gather_op(a, b, ids)[0] for a, b in of_z if not (a is None or b is None)]
+    drows = [
+        jnp.where(is_row, sum_examples_op(a, b)[0], 0)
+        for a, b in of_rows
+        if not (a is None or b is None)
+    ]
+    return grads_op(*primals), (_sum(dz), _sum(drows), None)
+
+
+def _sum(terms: list[Array]) -> Array | None:
+    return sum(terms[1:], terms[0]) if terms else None
+
+
+grads_op: Callable[..., Any] = define(
+    "fsparse_sampled_grads", _types, _twin, batch=_batch, jvp=_jvp
+)
+
+
+# ---- the same for who differentiates ------------------------------------------------
+
+
+@jax.custom_vjp
+def tapped_matmul(x: Array, tap: Array, w: Array, ids: Array) -> Array:
+    """``y[g, i, j] = x[g, i] . (w[ids[g, j]] + tap[g, j])``, where the tap is 0.
+
+    Its gradient in the tap is ``rows``. There is none in ``w``.
+    """
+    del tap
+    return sampled_op(x, w, ids)[0]
+
+
+def _forward(x: Any, tap: Any, w: Any, ids: Any) -> tuple[Array, Any]:
+    """Remembers the table if the gradient of ``x`` is wanted, too."""
+    del tap
+    (y,) = sampled_op(x.value, w.value, ids.value)
+    return y, (x.value, w.value if x.perturbed else None, ids.value)
+
+
+def _backward(known: tuple[Array, Array | None, Array], v: Any) -> Any:
+    x, w, ids = known
+    if isinstance(v, SymbolicZero):
+        v = jnp.zeros(v.shape, v.dtype)
+    if w is None:
+        (rows,) = sum_examples_op(*vary_together(v, x))
+        return None, rows, None, None
+    z, rows, _ = grads_op(*vary_together(v, x, w, ids))
+    return z, rows, None, None
+
+
+tapped_matmul.defvjp(_forward, _backward, symbolic_zeros=True)
