@@ -75,23 +75,35 @@ def best(
     weights: sp.csr_matrix | None,
     k: int,
     *,
-    prior: np.ndarray | None = None,
+    prior: np.ndarray | sp.csr_matrix | None = None,
     exclude_inputs: bool = False,
 ) -> np.ndarray:
     """``i32[m, k]`` labels of the largest scores, best first; ties by the lower id.
 
+    A prior is of all examples, ``[n]``, or a sparse matrix, ``[m, n]``, of each one's.
     With ``exclude_inputs``, features and labels are the same items: predict new ones.
     """
     x, parts = matrix(features), []
     for start in range(0, x.shape[0], _BLOCK):
-        rows = x[start : start + _BLOCK]
+        block = slice(start, start + _BLOCK)
+        rows = x[block]
         scores = np.zeros((rows.shape[0], 1)) if weights is None else rows @ weights
-        scores = scores.toarray() if sp.issparse(scores) else scores
-        scores = scores + (0 if prior is None else prior)
+        own = prior[block] if sp.issparse(prior) else prior
+        scores = _dense(scores) + (0 if own is None else _dense(own))
         if exclude_inputs:
             scores[rows.nonzero()] = -np.inf
         parts.append(_largest(scores, k))
     return np.concatenate(parts).astype(np.int32)
+
+
+def chances(scores: np.ndarray, ids: np.ndarray, num_labels: int) -> sp.csr_matrix:
+    """``[m, num_labels]``: a model's chances of its candidates, 0 of other labels.
+
+    The softmax is among the candidates; those beyond all labels are padding.
+    """
+    row, column = np.nonzero(ids < num_labels)
+    values, at = _softmax(scores)[row, column], (row, ids[row, column])
+    return sp.csr_matrix((values, at), shape=(len(ids), num_labels))
 
 
 def rerank(
@@ -103,11 +115,11 @@ def rerank(
 ) -> np.ndarray:
     """A model's candidates by ``share * softmax(scores) + features @ weights``.
 
-    The softmax is among the candidates; padding, beyond all labels, stays last.
+    Those alone: :func:`best` ranks all labels, with ``share * chances(...)`` as the
+    prior. Padding, beyond all labels, stays last.
     """
     x, columns, n = matrix(features), weights.tocsc(), weights.shape[1]
-    total = np.exp(scores - scores.max(axis=1, keepdims=True))
-    total *= share / total.sum(axis=1, keepdims=True)
+    total = share * _softmax(scores)
     for i, own in enumerate(ids):
         total[i] += (x[i] @ columns[:, np.minimum(own, n - 1)]).toarray().ravel()
     order = np.argsort(np.where(ids < n, -total, np.inf), axis=1, kind="stable")
@@ -155,6 +167,16 @@ def matrix(rows: SparseRows) -> sp.csr_matrix:
 def _inverse(x: np.ndarray) -> np.ndarray:
     """``1 / x``, and 0 for 0."""
     return np.divide(1, x, out=np.zeros_like(x, float), where=x > 0)
+
+
+def _softmax(scores: np.ndarray) -> np.ndarray:
+    """Of each row."""
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def _dense(scores: np.ndarray | sp.csr_matrix) -> np.ndarray:
+    return scores.toarray() if sp.issparse(scores) else scores
 
 
 def _largest(scores: np.ndarray, k: int) -> np.ndarray:

@@ -22,6 +22,7 @@ import numpy as np
 import optax
 import parts
 import results
+from scipy.sparse import csr_matrix
 
 import fsparse
 from fsparse import Fitted, data, nn
@@ -37,26 +38,26 @@ def main(argv: list[str] | None = None) -> list[results.Row]:
     """Runs the command line; returns the rows of the table."""
     parser = results.parser(__doc__)
     parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--models", type=int, default=2, help="trained networks")
     parser.add_argument("--validate", action="store_true", help="see above")
     args = parser.parse_args(argv)
     train, test = parts.choose(args, *data.load("baskets")[:2])
     test = parts.take(test, np.flatnonzero(test.features.lengths > 1))
     baskets, (features, labels) = parts.whole(train), test
     rank = partial(baselines.best, features, k=10, exclude_inputs=True)
-    counts, cosine = data.column_counts(baskets), baselines.cosine(baskets)
     weights = np.exp(np.arange(1 - baskets.num_rows, 1) / RECENT)
     ridge = baselines.ridge(baskets, 6000, penalty=50.0, weights=weights, dropout=0.33)
-    table = [
-        baselines.row("popularity", partial(rank, None, prior=counts), labels, METRICS),
-        baselines.row("item-item cosine", partial(rank, cosine), labels, METRICS),
-        baselines.row("item-item ridge", partial(rank, ridge), labels, METRICS),
-    ]
-    fitted = fit(args, baskets, counts, weights)
-    scores, ids = fsparse.predict(*fitted[:3], test, 100)
-    both = baselines.rerank(features, ridge, scores, ids, SHARE)
-    for name, best in (("fsparse", ids), ("fsparse + ridge", both)):
-        row = {"model": name, **baselines.judge(best[:, :10], labels, METRICS)}
-        table.append({**row, "seconds": fitted.history[-1]["seconds"]})
+    chances, seconds = mean_chances(args, baskets, weights, test)
+    ranks = {
+        "popularity": partial(rank, None, prior=data.column_counts(baskets)),
+        "item-item cosine": partial(rank, baselines.cosine(baskets)),
+        "item-item ridge": partial(rank, ridge),
+        "fsparse": partial(rank, None, prior=chances),
+        "fsparse + ridge": partial(rank, ridge, prior=SHARE * chances),
+    }
+    table = [baselines.row(*rule, labels, METRICS) for rule in ranks.items()]
+    for row in table[-2:]:
+        row["seconds"] += seconds
     results.report(args, "baskets: half to the rest", table, METRICS)
     return table
 
@@ -74,16 +75,29 @@ class Recommender(nn.Classifier):
         return scores, jnp.take_along_axis(ids, at, axis=1)
 
 
-def fit(args: Namespace, baskets: SparseRows, counts: Any, weights: Any) -> Fitted:
+def mean_chances(
+    args: Namespace, baskets: SparseRows, weights: Any, test: Dataset
+) -> tuple[csr_matrix, float]:
+    """Of the products by some networks, and the seconds of training them."""
+    total, seconds = csr_matrix((test.labels.num_rows, baskets.num_columns)), 0.0
+    for seed in range(args.models):
+        fitted = fit(args, baskets, weights, seed)
+        scored = fsparse.predict(*fitted[:3], test, 100)
+        total += baselines.chances(*scored, baskets.num_columns) / args.models
+        seconds += fitted.history[-1]["seconds"]
+    return total, seconds
+
+
+def fit(args: Namespace, baskets: SparseRows, weights: Any, seed: int) -> Fitted:
     """Sums of embeddings, as long for a small basket as for a large one."""
     n, width = baskets.num_columns, 511
     layers = [nn.EmbeddingBag(n, width), nn.UnitNorm(8.0), nn.Dropout(0.5)]
     model = Recommender(nn.Sequential(layers), nn.SparseLinear(width, n))
-    params, state = model.init(jax.random.key(0))
-    state = model.with_label_counts(state, counts)
+    params, state = model.init(jax.random.key(seed))
+    state = model.with_label_counts(state, data.column_counts(baskets))
 
     def epoch(number: int) -> Iterator[Batch]:
-        rng = np.random.default_rng(number)
+        rng = np.random.default_rng([seed, number])
         chosen = np.flatnonzero(rng.random(len(weights)) < weights)
         halves = data.halve(data.take(baskets, rng.permutation(chosen)), rng)
         sides = zip(halves, ROOM.values(), strict=True)
@@ -92,7 +106,8 @@ def fit(args: Namespace, baskets: SparseRows, counts: Any, weights: Any) -> Fitt
 
     steps = args.epochs * data.num_batches(round(weights.sum()), 256)
     rate, start = optax.linear_schedule(3e-3, 0, steps), (params, state)
-    return fsparse.fit(model, epoch, steps=steps, learning_rate=rate, initial=start)
+    options = {"steps": steps, "learning_rate": rate, "initial": start, "seed": seed}
+    return fsparse.fit(model, epoch, **options)
 
 
 if __name__ == "__main__":

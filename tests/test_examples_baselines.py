@@ -96,6 +96,20 @@ def test_rerank():
         assert order.tolist() == sorted(own, key=lambda j: -total[j])
 
 
+def test_chances():
+    rng = np.random.default_rng(10)
+    ids = np.stack([rng.permutation(NUM_LABELS)[:4] for _ in range(M)])
+    scores = 300 + 5 * rng.normal(size=ids.shape)
+    ids[:, 3], scores[:, 3] = NUM_LABELS, -np.inf
+    got = baselines.chances(scores, ids, NUM_LABELS).toarray()
+    for row, one, own in zip(got, scores, ids, strict=True):
+        total = np.exp(one[:3] - 300).sum()
+        want = np.zeros(NUM_LABELS)
+        for score, j in zip(one[:3], own[:3], strict=True):
+            want[j] = np.exp(score - 300) / total
+        np.testing.assert_allclose(row, want)
+
+
 def test_centroids():
     dense, labels = make_dense(1, N), make_dense(2, NUM_LABELS) > 0
     labels = labels.astype(np.float32)
@@ -127,6 +141,21 @@ def test_best(monkeypatch, exclude_inputs):
             scores = np.where(row > 0, -np.inf, scores)
         want = sorted(range(N), key=lambda j: (-scores[j], j))[:4]
         assert ids.tolist() == want
+
+
+@pytest.mark.parametrize("has_weights", [False, True])
+def test_best_by_a_prior_of_each_example(monkeypatch, has_weights):
+    """All labels are ranked: those of the prior, and those of the weights."""
+    monkeypatch.setattr(baselines, "_BLOCK", 7)
+    dense, own = make_dense(11, N), make_dense(12, N)
+    weights = np.random.default_rng(13).normal(size=(N, N)).astype(np.float32)
+    weights[:, ::2] = 0
+    prior = baselines.matrix(as_rows(own))
+    given = baselines.matrix(as_rows(weights)) if has_weights else None
+    got = baselines.best(as_rows(dense), given, 4, prior=prior)
+    for row, chance, ids in zip(dense, own, got, strict=True):
+        scores = chance + (row @ weights if has_weights else 0)
+        assert ids.tolist() == sorted(range(N), key=lambda j: (-scores[j], j))[:4]
 
 
 def test_best_by_the_prior_alone():
