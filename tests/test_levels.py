@@ -95,10 +95,23 @@ def check_all():
             test_hadamard_codes.test_matches_its_twin_to_the_bit(rng, size, dtype)
 
 
-def run(level):
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Of XLA's programs, which are the same at every level: they call the kernels."""
+    folder = tmp_path_factory.getbasetemp()
+    of_a_worker = "PYTEST_XDIST_WORKER" in os.environ
+    return (folder.parent if of_a_worker else folder) / "compiled"
+
+
+def run(level, cache):
+    settings = {
+        "FSPARSE_CPU_LEVEL": level,
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
     return subprocess.run(
         [sys.executable, __file__],
-        env=os.environ | {"FSPARSE_CPU_LEVEL": level},
+        env=os.environ | settings,
         capture_output=True,
         text=True,
         timeout=300,
@@ -106,9 +119,9 @@ def run(level):
 
 
 @pytest.mark.parametrize("level", NEEDS)
-def test_level_passes_the_checks(level):
+def test_level_passes_the_checks(level, cache):
     missing = NEEDS[level] - cpu_flags()
-    done = run(level)
+    done = run(level, cache)
     if missing and "ImportError: fsparse: FSPARSE_CPU_LEVEL" in done.stderr:
         pytest.skip(f"this CPU lacks {', '.join(sorted(missing))}")
     assert done.returncode == 0, done.stderr
@@ -116,8 +129,8 @@ def test_level_passes_the_checks(level):
 
 
 @pytest.mark.parametrize("level", ["avx1024", "AVX2", "unsupported"])
-def test_other_names_are_refused(level):
-    done = run(level)
+def test_other_names_are_refused(level, cache):
+    done = run(level, cache)
     assert "must be one of baseline, avx2, avx512, amx, or unset" in done.stderr
     assert done.returncode != 0
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh, PartitionSpec
+from quick import quick_jit
 from transform_cases import CASES
 
 from fsparse._call import TARGETS
@@ -41,8 +42,11 @@ def assert_same(got, want, tol=2e-5):
 
 def assert_same_under(transform, case, *args, tol=2e-5):
     """One compilation for the op and its oracle."""
-    run = jax.jit(lambda *a: (transform(case.fn)(*a), transform(case.oracle)(*a)))
-    assert_same(*run(*args), tol=tol)
+
+    def both(*args):
+        return transform(case.fn)(*args), transform(case.oracle)(*args)
+
+    assert_same(*quick_jit(both)(*args), tol=tol)
 
 
 # ---- ways to call -------------------------------------------------------------------
@@ -289,8 +293,8 @@ def sharded(f, in_axes):
 def test_shard_map(case, first):
     in_axes = [first] + [0] * (len(case.args) - 1)
     args = pick(case.args, in_axes, 2)
-    got = jax.jit(sharded(case.fn, in_axes))(*args)
-    assert_same(got, jax.jit(jax.vmap(case.oracle, in_axes))(*args))
+    got = quick_jit(sharded(case.fn, in_axes))(*args)
+    assert_same(got, quick_jit(jax.vmap(case.oracle, in_axes))(*args))
 
 
 @differentiable
@@ -298,8 +302,8 @@ def test_gradient_through_shard_map(case):
     """A gradient of what all devices share is the sum over devices."""
     in_axes = [None] + [0] * (len(case.args) - 1)
     args = pick(case.args, in_axes, 2)
-    got = jax.jit(grad(total(sharded(case.fn, in_axes))))(*args)
-    want = jax.jit(grad(total(jax.vmap(case.oracle, in_axes))))(*args)
+    got = quick_jit(grad(total(sharded(case.fn, in_axes))))(*args)
+    want = quick_jit(grad(total(jax.vmap(case.oracle, in_axes))))(*args)
     assert_same(got, want, tol=2e-4)
 
 
