@@ -5,8 +5,9 @@ Example:
 
 68,509 products. Each epoch halves training baskets anew, at random, recent ones more
 often. The last tenth of the training baskets (`--validate`) chose RECENT, SHARE and the
-ridge regression's settings: seen many times, it flatters them. A random tenth of the
-training baskets chose the networks' settings.
+ridge regression's settings; seen many times, it flatters them: there the two together
+have P@1 .148 and hit@10 .435, the ridge regression alone .145 and .424. A random tenth
+of the training baskets chose the network's settings.
 """
 
 from argparse import Namespace
@@ -28,7 +29,7 @@ from fsparse.data import Batch, Dataset, SparseRows
 
 METRICS = ["p@1", "hit@10"]
 RECENT = 70_000  # baskets, some 30 weeks: one that far back counts 1 / e
-SHARE = 0.1  # of the network's chances, beside the ridge regression's
+SHARE = 0.15  # of the network's chances, beside the ridge regression's
 ROOM = {"feature_capacity": 40, "label_capacity": 16}  # of the largest, a random part
 
 
