@@ -31,23 +31,36 @@ def cosine(items: SparseRows) -> sp.csr_matrix:
     return (inverse @ together @ inverse).tocsr()
 
 
-def ridge(items: SparseRows, num_kept: int, penalty: float) -> sp.csr_matrix:
+def ridge(
+    items: SparseRows,
+    num_kept: int,
+    penalty: float,
+    *,
+    weights: np.ndarray | None = None,
+    dropout: float = 0.0,
+) -> sp.csr_matrix:
     """Each item's presence as a linear function of all others', by least squares.
 
-    ``w_ij = -p_ij / p_jj`` for ``p = inverse(x.T @ x + penalty)``, among the most
-    frequent items, weights below a thousandth left out (Steck 2019, EASE).
+    ``w_ij = -p_ij / p_jj`` for ``p = inverse(g + penalty + dropout / (1 - dropout) *
+    diagonal(g))`` and ``g = x.T @ (weights * x)``, among the most frequent items, small
+    weights left out: for sets of which a share is missing (EASE and EDLAE, Steck 2019
+    and 2020).
     """
     x, n = matrix(items), items.num_columns
-    counts = np.asarray((x > 0).sum(axis=0)).ravel()
-    kept = np.sort(np.argsort(-counts, kind="stable")[:num_kept])
+    if weights is not None:
+        x = sp.csr_matrix(sp.diags(weights**0.5) @ x)
+    squares = np.asarray(x.multiply(x).sum(axis=0)).ravel()
+    kept = np.sort(np.argsort(-squares, kind="stable")[:num_kept])
     x = x[:, kept].astype(np.float32)
-    gram = (x.T @ x).toarray() + penalty * np.eye(len(kept), dtype=np.float32)
+    gram = (x.T @ x).toarray()
+    missing = dropout / (1 - dropout) * squares[kept]
+    gram[np.diag_indices_from(gram)] += penalty + missing
     p = np.linalg.inv(gram)
-    weights = -p / np.diag(p)
-    np.fill_diagonal(weights, 0)
-    row, column = np.nonzero(np.abs(weights) > 1e-3)
+    ratios = -p / np.diag(p)
+    np.fill_diagonal(ratios, 0)
+    row, column = np.nonzero(np.abs(ratios) > 1e-3)
     at = kept[row], kept[column]
-    return sp.csr_matrix((weights[row, column], at), shape=(n, n))
+    return sp.csr_matrix((ratios[row, column], at), shape=(n, n))
 
 
 def centroids(features: SparseRows, labels: SparseRows) -> sp.csr_matrix:
@@ -62,23 +75,35 @@ def best(
     weights: sp.csr_matrix | None,
     k: int,
     *,
-    prior: np.ndarray | None = None,
+    prior: np.ndarray | sp.csr_matrix | None = None,
     exclude_inputs: bool = False,
 ) -> np.ndarray:
     """``i32[m, k]`` labels of the largest scores, best first; ties by the lower id.
 
+    A prior is of all examples, ``[n]``, or a sparse matrix, ``[m, n]``, of each one's.
     With ``exclude_inputs``, features and labels are the same items: predict new ones.
     """
     x, parts = matrix(features), []
     for start in range(0, x.shape[0], _BLOCK):
-        rows = x[start : start + _BLOCK]
+        block = slice(start, start + _BLOCK)
+        rows = x[block]
         scores = np.zeros((rows.shape[0], 1)) if weights is None else rows @ weights
-        scores = scores.toarray() if sp.issparse(scores) else scores
-        scores = scores + (0 if prior is None else prior)
+        own = prior[block] if sp.issparse(prior) else prior
+        scores = _dense(scores) + (0 if own is None else _dense(own))
         if exclude_inputs:
             scores[rows.nonzero()] = -np.inf
         parts.append(_largest(scores, k))
     return np.concatenate(parts).astype(np.int32)
+
+
+def chances(scores: np.ndarray, ids: np.ndarray, num_labels: int) -> sp.csr_matrix:
+    """``[m, num_labels]``: a model's chances of its candidates, 0 of other labels.
+
+    The softmax is among the candidates; those beyond all labels are padding.
+    """
+    row, column = np.nonzero(ids < num_labels)
+    values, at = _softmax(scores)[row, column], (row, ids[row, column])
+    return sp.csr_matrix((values, at), shape=(len(ids), num_labels))
 
 
 def rerank(
@@ -90,11 +115,11 @@ def rerank(
 ) -> np.ndarray:
     """A model's candidates by ``share * softmax(scores) + features @ weights``.
 
-    The softmax is among the candidates; padding, beyond all labels, stays last.
+    Those alone: :func:`best` ranks all labels, with ``share * chances(...)`` as the
+    prior. Padding, beyond all labels, stays last.
     """
     x, columns, n = matrix(features), weights.tocsc(), weights.shape[1]
-    total = np.exp(scores - scores.max(axis=1, keepdims=True))
-    total *= share / total.sum(axis=1, keepdims=True)
+    total = share * _softmax(scores)
     for i, own in enumerate(ids):
         total[i] += (x[i] @ columns[:, np.minimum(own, n - 1)]).toarray().ravel()
     order = np.argsort(np.where(ids < n, -total, np.inf), axis=1, kind="stable")
@@ -142,6 +167,16 @@ def matrix(rows: SparseRows) -> sp.csr_matrix:
 def _inverse(x: np.ndarray) -> np.ndarray:
     """``1 / x``, and 0 for 0."""
     return np.divide(1, x, out=np.zeros_like(x, float), where=x > 0)
+
+
+def _softmax(scores: np.ndarray) -> np.ndarray:
+    """Of each row."""
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def _dense(scores: np.ndarray | sp.csr_matrix) -> np.ndarray:
+    return scores.toarray() if sp.issparse(scores) else scores
 
 
 def _largest(scores: np.ndarray, k: int) -> np.ndarray:

@@ -56,6 +56,27 @@ def test_ridge():
         assert got[j, j] == 0
 
 
+def test_ridge_of_weighted_sets_with_dropout():
+    """The same solution as the mean over many sets whose items are dropped at random.
+
+    ``E[z.T @ z]`` of sets ``z`` that keep an item by a chance of ``1 - dropout``, for
+    targets that are whole.
+    """
+    dense = (make_dense(8, N) > 0).astype(np.float64)
+    chances = np.random.default_rng(9).random(len(dense))
+    options = {"weights": chances, "dropout": 0.25}
+    got = baselines.ridge(as_rows(dense), N, penalty=2.0, **options).toarray()
+    for j in range(N):
+        others = [i for i in range(N) if i != j]
+        x, keep = dense[:, others], 0.75
+        moments = keep**2 * (x.T * chances) @ x
+        np.fill_diagonal(moments, keep * chances @ x**2)
+        moments += keep**2 * 2 * np.eye(N - 1)
+        want = keep * np.linalg.solve(moments, keep * (x.T * chances) @ dense[:, j])
+        want[np.abs(want) < 1e-3] = 0
+        np.testing.assert_allclose(got[others, j], want, atol=2e-5)
+
+
 def test_rerank():
     dense, rng = make_dense(6, N), np.random.default_rng(7)
     weights = (rng.random((N, NUM_LABELS)) < 0.5) * rng.random((N, NUM_LABELS))
@@ -73,6 +94,20 @@ def test_rerank():
         chance = np.exp(one) / np.exp(one).sum()
         total = dict(zip(own, 5 * chance + (row @ weights)[own], strict=True))
         assert order.tolist() == sorted(own, key=lambda j: -total[j])
+
+
+def test_chances():
+    rng = np.random.default_rng(10)
+    ids = np.stack([rng.permutation(NUM_LABELS)[:4] for _ in range(M)])
+    scores = 300 + 5 * rng.normal(size=ids.shape)
+    ids[:, 3], scores[:, 3] = NUM_LABELS, -np.inf
+    got = baselines.chances(scores, ids, NUM_LABELS).toarray()
+    for row, one, own in zip(got, scores, ids, strict=True):
+        total = np.exp(one[:3] - 300).sum()
+        want = np.zeros(NUM_LABELS)
+        for score, j in zip(one[:3], own[:3], strict=True):
+            want[j] = np.exp(score - 300) / total
+        np.testing.assert_allclose(row, want)
 
 
 def test_centroids():
@@ -106,6 +141,21 @@ def test_best(monkeypatch, exclude_inputs):
             scores = np.where(row > 0, -np.inf, scores)
         want = sorted(range(N), key=lambda j: (-scores[j], j))[:4]
         assert ids.tolist() == want
+
+
+@pytest.mark.parametrize("has_weights", [False, True])
+def test_best_by_a_prior_of_each_example(monkeypatch, has_weights):
+    """All labels are ranked: those of the prior, and those of the weights."""
+    monkeypatch.setattr(baselines, "_BLOCK", 7)
+    dense, own = make_dense(11, N), make_dense(12, N)
+    weights = np.random.default_rng(13).normal(size=(N, N)).astype(np.float32)
+    weights[:, ::2] = 0
+    prior = baselines.matrix(as_rows(own))
+    given = baselines.matrix(as_rows(weights)) if has_weights else None
+    got = baselines.best(as_rows(dense), given, 4, prior=prior)
+    for row, chance, ids in zip(dense, own, got, strict=True):
+        scores = chance + (row @ weights if has_weights else 0)
+        assert ids.tolist() == sorted(range(N), key=lambda j: (-scores[j], j))[:4]
 
 
 def test_best_by_the_prior_alone():
