@@ -114,7 +114,7 @@ def run(level, cache):
         env=os.environ | settings,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,  # with other work beside it
     )
 
 
