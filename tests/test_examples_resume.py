@@ -139,6 +139,15 @@ def test_termination_is_an_interrupt_and_handlers_come_back(
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
 
 
+@pytest.fixture
+def interruptible():
+    """As in a terminal: a job in the background ignores Ctrl-C."""
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, old)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_interrupt_before_training_is_no_traceback(data, tmp_path, monkeypatch):
     def interrupted(*args):
         signal.raise_signal(signal.SIGINT)

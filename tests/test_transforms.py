@@ -46,7 +46,10 @@ def assert_same_under(transform, case, *args, tol=2e-5):
     def both(*args):
         return transform(case.fn)(*args), transform(case.oracle)(*args)
 
-    assert_same(*quick_jit(both)(*args), tol=tol)
+    # Second derivatives of 8-bit scores lose half of their digits, and more where a
+    # program rounds each product.
+    jit = jax.jit if case.name.endswith("int8_top_k") else quick_jit
+    assert_same(*jit(both)(*args), tol=tol)
 
 
 # ---- ways to call -------------------------------------------------------------------
