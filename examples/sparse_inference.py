@@ -355,10 +355,7 @@ def recalls(
     search: Search,
     budget: float,
 ) -> dict[str, float | None]:
-    """Of the ten largest products, by this index and by faiss, for as many scored.
-
-    And how often 8-bit rows have the same best.
-    """
+    """Of the ten largest products, by tables and faiss; of the best, by 8-bit rows."""
     w = state.params.output
     h, exact = queries_and_exact(config, prepared, state)
     ask = jax.jit(partial(lsh.top_k, k=_TOP_K, **search._asdict()))

@@ -127,6 +127,17 @@ def test_groups_fit_in_memory_and_have_their_references():
     assert not jobs.fits(every, every[1], 1.5)
 
 
+def test_jobs_run_again_where_another_environment_may_be_faster():
+    plain, dense = make_job("a"), make_job("b", is_dense=True, tries_huge_pages=True)
+    assert jobs.variants(plain, "tcmalloc.so") == []
+    under_tcmalloc, in_huge_pages = jobs.variants(dense, "tcmalloc.so")
+    assert under_tcmalloc.system == "b (tcmalloc)"
+    assert under_tcmalloc.environment == {"LD_PRELOAD": "tcmalloc.so"}
+    assert in_huge_pages.system == "b (huge pages)"
+    assert "hugetlb=1" in in_huge_pages.environment["GLIBC_TUNABLES"]
+    assert jobs.variants(dense, None) == [in_huge_pages]
+
+
 def test_ratios_are_taken_round_by_round_and_in_the_same_group():
     ours, peer, late = (make_job(name) for name in ("fsparse", "peer", "late"))
     first = [
