@@ -83,6 +83,18 @@ void ParallelGemm(ffi::ThreadPool& pool, const Product& product, Products produc
   ParallelBlocks(pool, product, products, BlockColumns(pool, product, products), run);
 }
 
+// The same for one product, on the calling thread.
+inline void SerialGemm(const Product& product, Operand a, Operand b, int64_t m,
+                       int64_t n, int64_t depth, float* out, float* scratch) {
+  for (int64_t j0 = 0; j0 < n; j0 += product.max_block_n) {
+    for (int64_t i0 = 0; i0 < m; i0 += product.max_block_m) {
+      const Block block{i0, std::min(product.max_block_m, m - i0), j0,
+                        std::min(product.max_block_n, n - j0), depth};
+      product.run(a, b, block, out + i0 * n + j0, n, scratch);
+    }
+  }
+}
+
 }  // namespace fsparse
 
 #endif  // FSPARSE_BLOCKS_H_

@@ -46,6 +46,8 @@ nb::dict Registrations() {
   table["fsparse_hadamard_codes"] = Capsule(FsparseHadamardCodes);
   table["fsparse_sum_examples"] = Capsule(FsparseSumExamples);
   table["fsparse_sampled_grads"] = Capsule(FsparseSampledGrads);
+  table["fsparse_fused_softmax_loss"] = Capsule(FsparseFusedSoftmaxLoss);
+  table["fsparse_fused_softmax_grads"] = Capsule(FsparseFusedSoftmaxGrads);
   table["fsparse_softmax_loss"] = Capsule(FsparseSoftmaxLoss);
   table["fsparse_softmax_delta"] = Capsule(FsparseSoftmaxDelta);
   table["fsparse_softmax_slope"] = Capsule(FsparseSoftmaxSlope);

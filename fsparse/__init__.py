@@ -13,7 +13,11 @@ from fsparse.accumulate import accumulate, clip_by_global_norm
 from fsparse.active_sets import ActiveSet, active_set, sample_active_set
 from fsparse.differentiate import grad, value_and_grad
 from fsparse.distinct import first_distinct
-from fsparse.losses import sampled_sigmoid_loss, sampled_softmax_loss
+from fsparse.losses import (
+    fused_softmax_loss,
+    sampled_sigmoid_loss,
+    sampled_softmax_loss,
+)
 from fsparse.matmul import (
     embedding_bag,
     gather_matmul,
@@ -81,6 +85,7 @@ __all__ = [
     "export",
     "first_distinct",
     "fit",
+    "fused_softmax_loss",
     "gather_matmul",
     "global_norm",
     "grad",

@@ -9,10 +9,10 @@ with a zero, a *tap*, added to the result of each read::
 JAX differentiates with respect to the taps. With ``dy`` the cotangent of one, the read
 has the row gradient (ids, dy, x), or (ids, v, dy). Where examples share their ids, the
 tap of ``sampled`` is added to the rows of ``w`` instead, and its cotangent is the row
-gradient: see ``_shared_grads.py``. Equations that hold jaxprs (scan,
-cond, checkpoint, jit) are run by the functions of those names, with their taps as one
-more argument. This happens twice: abstractly to learn which taps there are, then to
-differentiate.
+gradient: see ``_shared_grads.py``, and ``_fused_softmax.py`` for a loss of it.
+Equations that hold jaxprs (scan, cond, checkpoint, jit) are run by the functions of
+those names, with their taps as one more argument. This happens twice: abstractly to
+learn which taps there are, then to differentiate.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from jax.extend.core import JaxprEqn, Literal
 
 from fsparse._call import vary_over, vary_together, varying_axes
+from fsparse._fused_softmax import tapped_loss
 from fsparse._ordering import hold
 from fsparse._shared_grads import tapped_matmul
 from fsparse.matmul import sum_examples_op
@@ -169,10 +170,25 @@ def _product(op: str, eqn: JaxprEqn, inputs: Sequence[Any], tap: Any) -> Any:
 
 def _shared(x: Array, w: _Ref, ids: Array, tap: Any) -> Any:
     """``sampled(x, w, ids)`` of examples that share ids: the tap is one of the rows."""
+    (x, table, ids), tap, read = _row_taps(w, tap, x, ids)
+    return [tapped_matmul(x, tap, table, ids)], read
+
+
+def _fused_loss(eqn: JaxprEqn, inputs: Sequence[Any], tap: Any) -> Any:
+    """The softmax loss of ``sampled(x, w, ids)``, tapped in the same way."""
+    x, w, ids, *rest = inputs
+    if _is_ref(x) or not _is_ref(w):
+        return _no_rule(eqn, inputs, tap)
+    operands, tap, read = _row_taps(w, tap, x, ids, *rest)
+    return list(tapped_loss(tap, *operands)), read
+
+
+def _row_taps(w: _Ref, tap: Any, x: Array, ids: Array, *rest: Array) -> Any:
+    """The operands of an op whose table is tapped by rows, the tap, and the read."""
     rows = jnp.zeros((*ids.shape, x.shape[2]), x.dtype)
-    x, rows, table, ids = vary_together(x, rows, w.value, ids)
-    read = _Read(ids, None, rows if tap is None else None, "rows", w.index)
-    return [tapped_matmul(x, rows if tap is None else tap, table, ids)], read
+    rows, *operands = vary_together(rows, x, w.value, ids, *rest)
+    read = _Read(operands[2], None, rows if tap is None else None, "rows", w.index)
+    return operands, rows if tap is None else tap, read
 
 
 def _grads(eqn: JaxprEqn, inputs: Sequence[Any], tap: Any) -> Any:
@@ -288,6 +304,7 @@ _RULES: Mapping[str, Callable[..., Any]] = {
     "fsparse_sampled_matmul": partial(_product, "sampled"),
     "fsparse_gather_matmul": partial(_product, "gather"),
     "fsparse_sampled_grads": _grads,
+    "fsparse_fused_softmax_loss": _fused_loss,
     "fsparse_dense_top_k": _top_k,
     "fsparse_sampled_top_k": _top_k,
     "stop_gradient": _stop_gradient,
@@ -307,6 +324,8 @@ _REMEDY = (
 )
 _REMEDIES = {
     "while": "JAX does not differentiate while_loop in reverse: use scan.",
+    "fsparse_fused_softmax_grads": "Its second derivatives in a Table are those of "
+    "sampled_softmax_loss(sampled_matmul(...), ...).",
     "shard_map": "Call value_and_grad inside of shard_map.",
     "custom_vjp_call": "Read its rows outside of the function with a custom rule.",
     "custom_jvp_call": "Read its rows outside of the function with a custom rule.",
@@ -380,10 +399,10 @@ def _no_rows(table: Array) -> RowGrad:
 def _row_grad(read: _Read, ct: Array, table: Array) -> RowGrad:
     """Row ``ids[g, j]`` gets ``sum_i v[g, i, j] x[g, i]``; one factor of it is ct."""
     shared = varying_axes(ct) - varying_axes(table)
-    ids = read.ids.reshape(-1, read.ids.shape[-1])
     if read.op == "rows":
-        rows = ct.reshape(-1, ct.shape[-1])
-        return _of_all(row_grad(ids.ravel(), rows, num_rows=table.shape[0]), shared)
+        ids, rows = read.ids.ravel(), ct.reshape(-1, ct.shape[-1])
+        return _of_all(row_grad(ids, rows, num_rows=table.shape[0]), shared)
+    ids = read.ids.reshape(-1, read.ids.shape[-1])
     known, ct = (a.reshape(-1, *a.shape[-2:]) for a in (read.known, ct))
     v, x = (ct, known) if read.op == "sampled" else (known, ct)
     b, d = x.shape[1:]

@@ -116,6 +116,17 @@ CALLS = {
         losses.sampled_softmax_loss,
         {"logits": X, "targets": IDS, "is_active": jnp.ones(4, bool)},
     ),
+    "fused_softmax_loss": (
+        losses.fused_softmax_loss,
+        {
+            "x": X,
+            "w": W,
+            "ids": SHARED,
+            "targets": IDS,
+            "is_active": jnp.ones(SHARED.shape, bool),
+            "offsets": f32(*SHARED.shape),
+        },
+    ),
     "hits": (
         partial(metrics.hits, num_labels=5),
         {"predicted": IDS, "labels": IDS},
@@ -130,6 +141,7 @@ CALLS = {
 # Tables and moments: float32 or bfloat16.
 TABLES = {
     ("sampled_matmul", "w"),
+    ("fused_softmax_loss", "w"),
     ("gather_matmul", "w"),
     ("take_rows", "w"),
     ("dense_top_k", "w"),
@@ -372,6 +384,34 @@ MISTAKES = [
         "is_active must have one entry for each column of logits; got "
         "is_active: bool[4,4], logits: f32[3,4].",
     ),
+    *[
+        ("fused_softmax_loss", {arg: x}, ValueError, message)
+        for arg, x, message in [
+            (
+                "w",
+                f32((5, 3)),
+                "w.shape[1] must equal x.shape[1]; got w: f32[5,3], x: f32[3,4].",
+            ),
+            (
+                "targets",
+                IDS[:2],
+                "targets and x must have a row for each example; got "
+                "targets: i32[2,2], x: f32[3,4].",
+            ),
+            (
+                "offsets",
+                f32(3),
+                "offsets must have one entry for each of ids; got offsets: f32[3], "
+                "ids: i32[2].",
+            ),
+            (
+                "is_active",
+                jnp.ones((3, 2), bool),
+                "is_active must have one entry for each of ids; got "
+                "is_active: bool[3,2], ids: i32[2].",
+            ),
+        ]
+    ],
     *[
         (
             "active_set",

@@ -55,6 +55,14 @@ EXAMPLES = {
     "targets": i32(B, 2),
     "is_active": jnp.ones((B, K), bool),
 }
+PRODUCT = {
+    "x": f32(2, B, D),
+    "w": f32(N, D),
+    "ids": i32(2, K),
+    "offsets": f32(2, K),
+    "targets": i32(2, B, 2),
+    "is_active": jnp.ones((2, K), bool),
+}
 # Operands and results of a correct call of each handler.
 CALLS = {
     "fsparse_sampled_matmul": (
@@ -182,6 +190,14 @@ CALLS = {
         {"direction": f32(B, K), **EXAMPLES, "sums": f32(B, 2)},
         {"slope": f32(B)},
     ),
+    "fsparse_fused_softmax_loss": (
+        PRODUCT,
+        {"loss": f32(2, B), "sums": f32(2, B, 2)},
+    ),
+    "fsparse_fused_softmax_grads": (
+        {"ct": f32(2, B), "sums": f32(2, B, 2), **PRODUCT},
+        {"z": f32(2, B, D), "rows": f32(2, K, D), "columns": f32(2, K)},
+    ),
     "fsparse_int8_top_k": (
         {"x": f32(B, D), "values": i8(N, D), "scale": f32(N)},
         {"scores": f32(B, K), "ids": i32(B, K)},
@@ -201,6 +217,8 @@ TABLES = {
     ("fsparse_sampled_matmul", "w"),
     ("fsparse_gather_matmul", "w"),
     ("fsparse_sampled_grads", "w"),
+    ("fsparse_fused_softmax_loss", "w"),
+    ("fsparse_fused_softmax_grads", "w"),
     ("fsparse_dense_top_k", "w"),
     ("fsparse_sampled_top_k", "w"),
     ("fsparse_sign_codes", "w"),
@@ -217,6 +235,8 @@ FREE = {
     ("fsparse_sampled_matmul", "w", 0),
     ("fsparse_gather_matmul", "w", 0),
     ("fsparse_sampled_grads", "w", 0),
+    ("fsparse_fused_softmax_loss", "w", 0),
+    ("fsparse_fused_softmax_grads", "w", 0),
     ("fsparse_scatter_outer", "out", 0),
     ("fsparse_dense_top_k", "w", 0),
     ("fsparse_first_distinct", "ids", 1),
@@ -236,6 +256,8 @@ FREE = {
     ("fsparse_vote", "entries", 1),
     ("fsparse_vote", "codes", 1),
     ("fsparse_softmax_loss", "targets", 1),
+    ("fsparse_fused_softmax_loss", "targets", 2),
+    ("fsparse_fused_softmax_grads", "targets", 2),
     ("fsparse_softmax_delta", "targets", 1),
     ("fsparse_softmax_slope", "targets", 1),
     ("fsparse_sampled_int8_top_k", "candidates", 1),

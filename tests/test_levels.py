@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import test_exact_adam
+import test_fused_softmax
 import test_hadamard_codes
 import test_losses
 import test_matmul
@@ -49,6 +50,10 @@ def check_all():
     for size in test_shared_grads.SIZES:
         test_shared_grads.test_matches_float64(rng, size)
         test_shared_grads.test_bf16_has_the_bits_of_f32(rng, size)
+    for size in test_fused_softmax.SIZES:
+        test_fused_softmax.test_matches_float64(rng, size)
+        test_fused_softmax.test_bf16_has_the_bits_of_f32(rng, size)
+    test_fused_softmax.test_logits_of_all_magnitudes(rng)
     test_shared_grads.test_values_of_all_magnitudes(rng)
     test_matmul.test_bf16_has_the_bits_of_f32_for_every_rest_of_a_vector(rng)
     for shared in (False, True):

@@ -168,6 +168,28 @@ def test_gradients_are_of_the_active_rows_alone(rng):
     assert 3 <= int((np.abs(dense).sum(1) > 0).sum()) <= 6
 
 
+@pytest.mark.parametrize("scope", ["shared", "per_example"])
+@pytest.mark.parametrize("objective", ["softmax", "sigmoid"])
+def test_many_logits_are_not_held(rng, objective, scope, monkeypatch):
+    """Where they can be spared: of a softmax over a set that is shared."""
+    head = nn.SparseLinear(D, N, 6, objective=objective, scope=scope)
+    params, state = trained(head, rng)
+    state = head.with_label_counts(state, jnp.arange(N) + 1)
+    h, key = hidden(rng), jax.random.key(1)
+
+    def loss(params, h):
+        return jnp.sum(head.loss(params, state, h, LABELS, key=key)[0])
+
+    both = fsparse.value_and_grad(loss, argnums=(0, 1))
+    want = both(params, h)
+    monkeypatch.setattr("fsparse.nn._sparse_linear.FUSED_FROM", 0)
+    got = both(params, h)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    is_fused = "fused_softmax" in str(jax.make_jaxpr(both)(params, h))
+    assert is_fused == (objective == "softmax" and scope == "shared")
+
+
 def test_hash_tables_are_built_anew_on_schedule(rng):
     """With gradients taken and under jit, as a step of training does."""
     head = nn.SparseLinear(D, N, 4, sampler="lsh", refresh_every=2, num_tables=2)

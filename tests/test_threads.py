@@ -73,6 +73,8 @@ def every_op(x, w, v, ids):
         "softmax_loss": softmax_loss(v, ids[:, :3]),
         "shared_grads": grads_op(vs[None], x[None], w, shared[None])[:2],
         "shared_grads_bf16": grads_op(vs[None], x[None], half, shared[None])[:2],
+        "fused_softmax": fused_softmax(x, w, shared),
+        "fused_softmax_bf16": fused_softmax(x, half, shared),
         "rows_of_examples": sum_examples_op(v[None], x[None]),
         "int8_top_k": fsparse.dense_top_k(x, int8, 20),
         "int8_top_k_of_one": fsparse.dense_top_k(x[:1], int8, 20),
@@ -86,6 +88,18 @@ def softmax_loss(logits, targets):
     is_active = jnp.arange(logits.shape[1]) % 9 > 0
     loss = lambda z: fsparse.sampled_softmax_loss(z, targets, is_active)  # noqa: E731
     return loss(logits), jax.grad(lambda z: loss(z).sum())(logits)
+
+
+def fused_softmax(x, w, ids):
+    """And its gradients, of many tiles."""
+    many = jnp.concatenate([ids] * (1500 // len(ids) + 1))
+    targets = ids[None, :2] % len(ids) + jnp.arange(len(x))[:, None]
+
+    def loss(x, table):
+        is_active = many < len(w)
+        return fsparse.fused_softmax_loss(x, table, many, targets, is_active).sum()
+
+    return fsparse.value_and_grad(loss, (0, 1))(x, fsparse.Table(w))
 
 
 def of_sketches(v, ids, num_cells=500):

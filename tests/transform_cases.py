@@ -16,6 +16,7 @@ from scipy.linalg import hadamard
 
 import fsparse
 from fsparse import RowGrad, lsh, rows, samplers
+from fsparse import _fused_softmax as fused_softmax
 from fsparse._call import vary_together
 from fsparse._shared_grads import grads_op
 from fsparse.losses import sampled_softmax_loss
@@ -46,6 +47,16 @@ def _grads(v, x, w, ids):
 def grads(v, x, w, ids):
     is_row = one_hot(ids, N).sum(-1, keepdims=True)
     return gather(v, w, ids), is_row * (v.T @ x)
+
+
+def _fused_grads(offsets, x, w, ids, targets):
+    active = jnp.ones((1, K), bool)
+    operands = vary_together(
+        x[None], w, ids[None], offsets[None], targets[None], active
+    )
+    sums = fused_softmax.loss_op(*operands)[1]
+    z, drows, columns = fused_softmax.grads_op(operands[0][..., 0], sums, *operands)
+    return z[0], drows[0], columns[0]
 
 
 def bag(table, ids, weights):
@@ -243,6 +254,20 @@ def softmax_loss(logits, targets, is_active):
     z = jnp.sum(jnp.where(is_active, jnp.exp(logits), 0), axis=1, keepdims=True)
     own = one_hot(targets, logits.shape[1]).sum(1)
     return jnp.sum(own * (jnp.log(z) - logits), 1) / jnp.maximum(own.sum(1), 1)
+
+
+def fused_loss(x, w, ids, targets, is_active, offsets):
+    return softmax_loss(sampled(x, w, ids) + offsets, targets, is_active)
+
+
+def fused_grads(offsets, x, w, ids, targets):
+    """Of a mean whose weights are the examples' first inputs, and what is no row."""
+    logits = sampled(x, w, ids) + offsets
+    z = jnp.exp(logits) / jnp.exp(logits).sum(axis=1, keepdims=True)
+    own = one_hot(targets, K).sum(1)
+    count = own.sum(axis=1, keepdims=True)
+    delta = x[:, :1] * ((count > 0) * z - own / jnp.maximum(count, 1))
+    return *grads(delta, x, w, ids), delta.sum(axis=0)
 
 
 def hashed_rows(x, directions):
@@ -484,6 +509,20 @@ def make_cases():
             softmax_loss,
             (normal(B, 4), targets, is_active),
             "fsparse_softmax_loss",
+        ),
+        Case(
+            "fused_softmax_loss",
+            fsparse.fused_softmax_loss,
+            fused_loss,
+            (x, w, shared, targets, is_active[-K:], v[0]),
+            "fsparse_fused_softmax_loss",
+        ),
+        Case(
+            "fused_softmax_grads",
+            _fused_grads,
+            fused_grads,
+            (v[0], x, w, shared, targets),
+            "fsparse_fused_softmax_grads",
         ),
         *int8_cases(rng, x, some),
     ]

@@ -10,6 +10,7 @@ import numpy as np
 from fsparse import _checks, lsh, samplers
 from fsparse._queries import Query
 from fsparse.active_sets import ActiveSet, active_set
+from fsparse.losses import fused_softmax_loss
 from fsparse.lsh._default import default_bits
 from fsparse.matmul import sampled_matmul
 from fsparse.nn._objectives import OBJECTIVES
@@ -34,6 +35,7 @@ from fsparse.table import Table
 from fsparse.topk import dense_top_k
 
 Array = jax.Array
+FUSED_FROM = 1 << 22  # logits, from which they outgrow the caches
 SAMPLERS = ("popularity", "uniform", "in_batch", "lsh", "mix", "top_k")
 HASHED = ("lsh", "mix")
 
@@ -182,11 +184,10 @@ class SparseLinear(Head):
         x, table = with_one(h, self.bias), params["table"]
         sampler = self._sampler(state)
         active = self._active(sampler, key, Query(label_ids, x, table))
-        logits = sampled_matmul(x, table, active.ids)
+        log_q: Array | float = 0.0
         if self._is_corrected(active):
-            logits -= self._log_q(state, active, label_ids)
-        loss = OBJECTIVES[self.objective]
-        return loss(logits, active.targets, active.is_active), state
+            log_q = self._log_q(state, active, label_ids)
+        return self._losses(x, table, active, log_q), state
 
     def top_k(
         self, params: dict[str, Any], state: dict[str, Any], h: Array, k: int
@@ -327,6 +328,18 @@ class SparseLinear(Head):
             rest.append(samplers.uniform(n).sample(of_fill, query, count, each))
         size = max(min(room + count, n), 1)
         return active_set(query.labels, *rest, num_rows=n, size=size)
+
+    def _losses(
+        self, x: Array, table: Any, active: ActiveSet, log_q: Array | float
+    ) -> Array:
+        """By logits that are never held, where these are many."""
+        ids, targets, is_active, _ = active
+        is_large = len(x) * ids.shape[-1] >= FUSED_FROM
+        if is_large and ids.ndim == 1 and self.objective == "softmax":
+            offsets = jnp.broadcast_to(-log_q, ids.shape)
+            return fused_softmax_loss(x, table, ids, targets, is_active, offsets)
+        logits = sampled_matmul(x, table, ids) - log_q
+        return OBJECTIVES[self.objective](logits, targets, is_active)
 
     def _log_q(self, state: dict[str, Any], active: ActiveSet, labels: Array) -> Array:
         """In a shared set, labels of other examples are as good as drawn, too."""

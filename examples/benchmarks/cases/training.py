@@ -34,6 +34,7 @@ OURS: dict[str, dict[str, Any]] = {  # system -> arguments
     "fsparse bf16 tables": {"dtype": "bfloat16"},
     "fsparse bf16 tables, moments": _BF16,
     "fsparse per example": {"per_example": True},
+    "fsparse, logits held": {"fused": False},
 }
 
 
@@ -174,7 +175,10 @@ def batch_sizes(quick: bool) -> list[Job]:
     jobs = []
     for batch in sizes:
         shape = (TINY if quick else AMAZON) | {"batch": batch}
-        mine = [ours(shape, s) for s in ("fsparse", "fsparse bf16 tables")]
+        systems = ["fsparse", "fsparse bf16 tables"]
+        if batch >= 1024:
+            systems.append("fsparse, logits held")
+        mine = [ours(shape, system) for system in systems]
         jobs += [*mine, *sampled_peers(shape)[:2]]
     return jobs
 

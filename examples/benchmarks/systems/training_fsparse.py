@@ -16,6 +16,7 @@ from fsparse import Table, lsh, rows, samplers
 
 Array = jax.Array
 REBUILT_EVERY = 1000  # steps
+FUSED_FROM = 1 << 22  # logits, from which they are not held
 
 
 def random_table(key: Array, n: int, d: int, dtype: Any) -> Array:
@@ -40,7 +41,9 @@ def init(
     return params, optimizer, optimizer.init(params)
 
 
-def step_of(optimizer: Any, sampler_of: Any, size: int, per_example: bool) -> Any:
+def step_of(
+    optimizer: Any, sampler_of: Any, size: int, per_example: bool, fused: bool = False
+) -> Any:
     """``(params, state, index, seed, ids, labels) -> params, state, loss, active``."""
 
     def loss_fn(params: Any, index: Any, seed: Array, ids: Array, labels: Array) -> Any:
@@ -53,9 +56,15 @@ def step_of(optimizer: Any, sampler_of: Any, size: int, per_example: bool) -> An
             size=size,
             per_example=per_example,
         )
-        logits = fsparse.sampled_matmul(h, params["output"], active.ids)
-        loss = fsparse.sampled_softmax_loss(logits, active.targets, active.is_active)
-        return loss.mean(), active.ids
+        ids, targets, is_active, _ = active
+        if fused:
+            loss = fsparse.fused_softmax_loss(
+                h, params["output"], ids, targets, is_active
+            )
+        else:
+            logits = fsparse.sampled_matmul(h, params["output"], ids)
+            loss = fsparse.sampled_softmax_loss(logits, targets, is_active)
+        return loss.mean(), ids
 
     def step(params: Any, state: Any, index: Any, *batch: Array) -> Any:
         of_batch = fsparse.value_and_grad(loss_fn, has_aux=True)
@@ -77,15 +86,20 @@ def sampled(
     moment_dtype: str = "float32",
     per_example: bool = False,
     huge_pages: bool = True,
+    fused: bool = True,
 ) -> Callable[[], None]:
-    """Uniform negatives, shared by the batch or of each example."""
+    """Uniform negatives, shared by the batch or of each example.
+
+    With ``fused``, many logits are not held.
+    """
     params, optimizer, state = init(features, labels, width, dtype, moment_dtype)
     if huge_pages:
         fsparse.use_huge_pages((params, state))
     room = negatives + labels_per_example * (1 if per_example else batch)
     size = min(negatives if per_example else room, labels)
     uniform = samplers.uniform(labels)
-    made = step_of(optimizer, lambda _: uniform, size, per_example)
+    fused &= not per_example and batch * size >= FUSED_FROM
+    made = step_of(optimizer, lambda _: uniform, size, per_example, fused)
     step = jax.jit(made, donate_argnums=(0, 1))
     data = cycle(on_device(features, nonzeros, labels, labels_per_example, batch))
     seeds = map(np.uint32, count())  # keys are made in the step

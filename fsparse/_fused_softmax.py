@@ -1,0 +1,167 @@
+"""The softmax loss of shared logits that are never held, and its gradients at once.
+
+    y[g, i, j] = x[g, i] . w[ids[g, j]] + offsets[g, j]
+    loss[g, i] = -mean_l log softmax(y[g, i])[targets[g, i, l]]
+
+`loss_op` hands on ``sums: f32[g, b, 2]``, as that of ``_softmax.py`` does. `grads_op`
+makes ``y`` anew, a tile at a time, and with ``v`` its cotangent gives::
+
+    z = v w[ids]         rows = v^T x         columns[j] = sum_i v[i, j]
+
+Any derivative but those that `tapped_loss` and a fixed table want is that of the ops
+that hold the logits.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fsparse import _batching, _softmax, reference
+from fsparse._call import define, vary_together
+from fsparse.matmul import gather_op, sampled_op, sum_examples_op
+
+Array = jax.Array
+
+
+def _f32(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+# ---- the same with logits that are held ---------------------------------------------
+
+
+def _examples(y: Array, targets: Array, is_active: Array) -> tuple[Array, Array, Array]:
+    """All groups as examples of one loss."""
+    g, b, m = y.shape
+    mask = is_active if g == 1 else jnp.repeat(is_active, b, axis=0)
+    return y.reshape(g * b, m), targets.reshape(g * b, -1), mask
+
+
+def _held_loss(
+    x: Array, w: Array, ids: Array, offsets: Array, targets: Array, is_active: Array
+) -> tuple[Array, Array]:
+    y = sampled_op(x, w, ids)[0] + offsets[:, None]
+    loss, sums = _softmax.loss_op(*_examples(y, targets, is_active))
+    return loss.reshape(y.shape[:2]), sums.reshape(*y.shape[:2], 2)
+
+
+def _held_grads(
+    ct: Array,
+    sums: Array,
+    x: Array,
+    w: Array,
+    ids: Array,
+    offsets: Array,
+    targets: Array,
+    is_active: Array,
+) -> tuple[Array, Array, Array]:
+    y = sampled_op(x, w, ids)[0] + offsets[:, None]
+    rest = _examples(y, targets, is_active)
+    (v,) = _softmax.delta_op(ct.ravel(), *rest, sums.reshape(-1, 2))
+    v = v.reshape(y.shape)
+    (rows,) = sum_examples_op(v, x)
+    rows = jnp.where(reference.valid(ids, w.shape[0])[..., None], rows, 0)
+    return gather_op(v, w, ids)[0], rows, jnp.sum(v, axis=1)
+
+
+def _jvp_of(fun: Callable[..., Any], primals: Any, tangents: Any) -> Any:
+    """Tangents of the results of ``fun``, for the operands that move."""
+    moving = [i for i, t in enumerate(tangents) if t is not None]
+
+    def of_moving(*xs: Array) -> Any:
+        args = list(primals)
+        for i, x in zip(moving, xs, strict=True):
+            args[i] = x
+        return fun(*args)
+
+    primal, tangent = (tuple(a[i] for i in moving) for a in (primals, tangents))
+    return jax.jvp(of_moving, primal, tangent)[1]
+
+
+# ---- the ops ------------------------------------------------------------------------
+
+
+def _batch(op: Callable[[], Any], w_at: int) -> Callable[..., tuple[Array, ...]]:
+    """Mapped problems are more groups, of one table or of one for each."""
+
+    def rule(size: int, batched: list[bool], *operands: Array) -> tuple[Array, ...]:
+        w, is_mapped, xs = operands[w_at], batched[w_at], list(operands)
+        others = [i for i in range(len(xs)) if i != w_at]
+        for i in others:
+            xs[i] = _batching.spread(size, batched[i], xs[i])
+        if is_mapped:
+            xs[w_at + 1] = _batching.shift_ids(xs[w_at + 1], w.shape[1])
+            xs[w_at] = _batching.fold(w)
+        for i in others:
+            xs[i] = _batching.fold(xs[i])
+        return tuple(_batching.unfold(y, size) for y in op()(*xs))
+
+    return rule
+
+
+def _loss_jvp(primals: Any, tangents: Any) -> Any:
+    """Where only ``x`` moves, no logits are held for it either."""
+    loss, sums = loss_op(*primals)
+    dx, *others = tangents
+    if dx is None or any(t is not None for t in others):
+        return (loss, sums), (_jvp_of(_held_loss, primals, tangents)[0], None)
+    z, _, _ = grads_op(*vary_together(jnp.ones_like(loss), sums, *primals))
+    return (loss, sums), (jnp.sum(z * dx, axis=2), None)
+
+
+def _grads_jvp(primals: Any, tangents: Any) -> Any:
+    ct, sums, *others = tangents
+    del sums  # they follow from the others
+    moved = _jvp_of(_held_grads, primals, (ct, None, *others))
+    return grads_op(*primals), moved
+
+
+loss_op: Any = define(
+    "fsparse_fused_softmax_loss",
+    lambda x, *_: [_f32(*x.shape[:2]), _f32(*x.shape[:2], 2)],
+    _held_loss,
+    batch=_batch(lambda: loss_op, 1),
+    jvp=_loss_jvp,
+)
+grads_op: Any = define(
+    "fsparse_fused_softmax_grads",
+    lambda ct, sums, x, w, ids, *_: [
+        _f32(*x.shape),
+        _f32(*ids.shape, x.shape[2]),
+        _f32(*ids.shape),
+    ],
+    _held_grads,
+    batch=_batch(lambda: grads_op, 3),
+    jvp=_grads_jvp,
+)
+
+
+# ---- for who differentiates in rows -------------------------------------------------
+
+
+@jax.custom_vjp
+def tapped_loss(tap: Array, x: Array, w: Array, *rest: Array) -> tuple[Array, Array]:
+    """`loss_op` with rows ``w[ids] + tap``, where the tap is 0.
+
+    Its gradient in the tap is ``rows``. There is none in ``w``, nor of the sums.
+    """
+    del tap
+    loss, sums = loss_op(x, w, *rest)
+    return loss, sums
+
+
+def _forward(tap: Array, *operands: Array) -> tuple[Any, Any]:
+    del tap
+    loss, sums = loss_op(*operands)
+    return (loss, sums), (sums, operands)
+
+
+def _backward(known: tuple[Array, Any], cts: tuple[Array, Array]) -> Any:
+    sums, operands = known
+    z, rows, columns = grads_op(*vary_together(cts[0], sums, *operands))
+    return rows, z, None, None, columns, None, None
+
+
+tapped_loss.defvjp(_forward, _backward)
