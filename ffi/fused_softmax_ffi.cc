@@ -15,7 +15,8 @@ namespace {
 
 using Mask = ffi::BufferR2<ffi::PRED>;
 constexpr int64_t kTileExamples = 256, kMostTileIds = 640, kWholeIds = 32;
-constexpr int64_t kMostPartFloats = 1 << 22;  // of what slices of ids add to z
+// Slices of ids, which threads take, add to a z each: many, but for their memory.
+constexpr int64_t kMostPartFloats = 1 << 22, kLeastSlices = 4;
 
 // One tile of the logits of group g.
 struct LogitTile {
@@ -30,6 +31,7 @@ struct Problem {
   const float* offsets;
   const int32_t* targets;
   const uint8_t* is_active;
+  std::vector<int64_t> live;  // of a group's m columns: those past it are of no account
 
   int64_t TileIds() const { return EvenPart(m, kMostTileIds, kWholeIds); }
   int64_t IdTiles() const { return (m + TileIds() - 1) / TileIds(); }
@@ -37,7 +39,8 @@ struct Problem {
 
   LogitTile Tile(int64_t g, int64_t of_examples, int64_t of_ids) const {
     const int64_t i0 = of_examples * kTileExamples, j0 = of_ids * TileIds();
-    return {g, i0, std::min(kTileExamples, b - i0), j0, std::min(TileIds(), m - j0)};
+    return {g, i0, std::min(kTileExamples, b - i0), j0,
+            std::clamp<int64_t>(live[g] - j0, 0, TileIds())};
   }
 
   const float* X(const LogitTile& t) const { return x + (t.g * b + t.i0) * d; }
@@ -65,6 +68,20 @@ struct Problem {
     return count;
   }
 };
+
+// Columns of a group without those at its end that are padding, inactive and no label.
+int64_t Live(const Problem& p, int64_t g) {
+  int64_t live = p.m;
+  auto counts = [&](int64_t j) {
+    const int32_t id = p.w.ids[g * p.m + j];
+    return p.is_active[g * p.m + j] || (id >= 0 && id < p.w.num_rows);
+  };
+  while (live > 0 && !counts(live - 1)) --live;
+  for (int64_t i = g * p.b; i < (g + 1) * p.b; ++i) {
+    p.ForLabels(i, [&](int64_t, int32_t t) { live = std::max<int64_t>(live, t + 1); });
+  }
+  return live;
+}
 
 // to[c] += the sum over rows r of from[r, c].
 void AddAll(const float* from, int64_t count, int64_t size, float* to) {
@@ -143,6 +160,7 @@ void Loss(ffi::ThreadPool& pool, const Problem& p, float* loss, float* sums) {
     for (int64_t k = begin; k < end; ++k) {
       const int64_t g = k / tiles, of_id = k % of_ids;
       const LogitTile t = p.Tile(g, k % tiles / of_ids, of_id);
+      if (t.m == 0) continue;
       Logits(p, t, logits, logits + TileFloats(p));
       LookAt(p, t, logits, &found.sums[(g * of_ids + of_id) * p.b + t.i0],
              found.of_labels.data());
@@ -238,15 +256,9 @@ void BothProducts(const Problem& p, const PackedExamples& x, const LogitTile& t,
       scratch);
 }
 
-void PutOrAdd(bool add, const float* from, int64_t size, float* to) {
-  if (add) return Add(from, size, to);
-  std::copy_n(from, size, to);
-}
-
-// A slice is a few tiles of ids: it owns their rows, and has a z of its own.
-void GradientsOfTile(const Problem& p, const PackedExamples& x, const Gradients& to,
-                     const LogitTile& t, bool is_first_of_slice, float* part,
-                     float* scratch) {
+// Adds the gradients of a tile to those of all, z to `part`.
+void AddTile(const Problem& p, const PackedExamples& x, const Gradients& to,
+             const LogitTile& t, float* part, float* scratch) {
   float* v = scratch;
   float* z = v + TileFloats(p);
   float* rows = z + kTileExamples * p.d;
@@ -254,11 +266,10 @@ void GradientsOfTile(const Problem& p, const PackedExamples& x, const Gradients&
   Logits(p, t, v, rest);
   Delta(p, to, t, v);
   BothProducts(p, x, t, v, z, rows, rest);
-  PutOrAdd(!is_first_of_slice, z, t.b * p.d, part + t.i0 * p.d);
-  PutOrAdd(t.i0 > 0, rows, t.m * p.d, to.rows + (t.g * p.m + t.j0) * p.d);
-  float* columns = to.columns + t.g * p.m + t.j0;
-  if (t.i0 == 0) std::fill_n(columns, t.m, 0.0f);
-  AddAll(v, t.b, t.m, columns);
+  const int64_t column = t.g * p.m + t.j0;
+  Add(z, t.b * p.d, part + t.i0 * p.d);
+  Add(rows, t.m * p.d, to.rows + column * p.d);
+  AddAll(v, t.b, t.m, to.columns + column);
 }
 
 int64_t GradientScratch(const Problem& p) {
@@ -267,38 +278,41 @@ int64_t GradientScratch(const Problem& p) {
          std::max(kernels.product.scratch_floats, kernels.product_grads.scratch_floats);
 }
 
-void NoGradients(const Problem& p, const Gradients& to) {
-  std::fill_n(to.z, p.groups * p.b * p.d, 0.0f);
-  std::fill_n(to.rows, p.groups * p.m * p.d, 0.0f);
-  std::fill_n(to.columns, p.groups * p.m, 0.0f);
+// Some tiles of ids, of all examples: they own their rows, and add to a z of their own.
+void Slice(const Problem& p, const PackedExamples& x, const Gradients& to, int64_t g,
+           int64_t first, int64_t last, float* part) {
+  float* scratch = Scratch(GradientScratch(p));
+  std::fill_n(part, p.b * p.d, 0.0f);
+  for (int64_t j = first; j < last; ++j) {
+    const int64_t j0 = j * p.TileIds(), m = std::min(p.TileIds(), p.m - j0);
+    std::fill_n(to.rows + (g * p.m + j0) * p.d, m * p.d, 0.0f);
+    std::fill_n(to.columns + g * p.m + j0, m, 0.0f);
+    for (int64_t i = 0; i < p.ExampleTiles(); ++i) {
+      const LogitTile t = p.Tile(g, i, j);
+      if (t.m > 0) AddTile(p, x, to, t, part, scratch);
+    }
+  }
 }
 
 void AllGradients(ffi::ThreadPool& pool, const Problem& p, const Gradients& to) {
   const int64_t size = p.b * p.d, tiles = p.IdTiles();
-  if (p.b == 0 || p.m == 0) return NoGradients(p, to);
-  const int64_t most = std::max<int64_t>(4, kMostPartFloats / size);
-  const int64_t each = (tiles + most - 1) / most, slices = (tiles + each - 1) / each;
+  const int64_t most = kMostPartFloats / std::max<int64_t>(1, size);
+  const int64_t each = std::max<int64_t>(1, tiles / std::max(kLeastSlices, most));
+  const int64_t slices = (tiles + each - 1) / each;
   const std::unique_ptr<float[]> parts(new float[p.groups * slices * size]);
   const PackedExamples x = Pack(pool, p);
   auto run = [&](int64_t begin, int64_t end) {
-    float* scratch = Scratch(GradientScratch(p));
     for (int64_t k = begin; k < end; ++k) {
       const int64_t first = k % slices * each;
-      for (int64_t j = first; j < std::min(first + each, tiles); ++j) {
-        for (int64_t i = 0; i < p.ExampleTiles(); ++i) {
-          GradientsOfTile(p, x, to, p.Tile(k / slices, i, j), j == first,
-                          &parts[k * size], scratch);
-        }
-      }
+      Slice(p, x, to, k / slices, first, std::min(first + each, tiles),
+            &parts[k * size]);
     }
   };
   ParallelFor(pool, p.groups * slices, GrainFor(6 * p.b * p.TileIds() * p.d), run);
   ParallelFor(pool, p.groups, GrainFor(slices * size), [&](int64_t begin, int64_t end) {
-    for (int64_t g = begin; g < end; ++g) {
-      std::copy_n(&parts[g * slices * size], size, to.z + g * size);
-      for (int64_t s = 1; s < slices; ++s) {
-        Add(&parts[(g * slices + s) * size], size, to.z + g * size);
-      }
+    std::fill(to.z + begin * size, to.z + end * size, 0.0f);
+    for (int64_t k = begin * slices; k < end * slices; ++k) {
+      Add(&parts[k * size], size, to.z + k / slices * size);
     }
   });
 }
@@ -307,16 +321,19 @@ void AllGradients(ffi::ThreadPool& pool, const Problem& p, const Gradients& to) 
 
 Problem MakeProblem(F32R3 x, ffi::AnyBuffer w, S32R2 ids, F32R2 offsets,
                     ffi::BufferR3<ffi::S32> targets, Mask is_active) {
-  return {x.dimensions()[0],
-          x.dimensions()[1],
-          ids.dimensions()[1],
-          x.dimensions()[2],
-          targets.dimensions()[2],
-          x.typed_data(),
-          TableRows(w, ids.typed_data()),
-          offsets.typed_data(),
-          targets.typed_data(),
-          reinterpret_cast<const uint8_t*>(is_active.typed_data())};
+  Problem p{x.dimensions()[0],
+            x.dimensions()[1],
+            ids.dimensions()[1],
+            x.dimensions()[2],
+            targets.dimensions()[2],
+            x.typed_data(),
+            TableRows(w, ids.typed_data()),
+            offsets.typed_data(),
+            targets.typed_data(),
+            reinterpret_cast<const uint8_t*>(is_active.typed_data()),
+            {}};
+  for (int64_t g = 0; g < p.groups; ++g) p.live.push_back(Live(p, g));
+  return p;
 }
 
 ffi::Error CheckProblem(const char* op, F32R3 x, ffi::AnyBuffer w, S32R2 ids,

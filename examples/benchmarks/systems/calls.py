@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 
 import fsparse
-from fsparse import samplers
 from systems import training_fsparse
 
 _PROGRAM = """
@@ -73,8 +72,8 @@ def ours(how: str, shape: dict[str, Any]) -> tuple[Any, Any]:
         return params, state
 
     params, state = jax.eval_shape(init)
-    uniform = samplers.uniform(n)
-    step = training_fsparse.step_of(made[0], lambda _: uniform, size, False)
+    choose = training_fsparse.uniform_set(n, shape["negatives"], size, False)
+    step = training_fsparse.step_of(made[0], choose)
     return jax.jit(step, donate_argnums=(0, 1)), (params, state, None, *batch(shape))
 
 

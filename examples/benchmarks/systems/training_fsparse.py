@@ -41,21 +41,13 @@ def init(
     return params, optimizer, optimizer.init(params)
 
 
-def step_of(
-    optimizer: Any, sampler_of: Any, size: int, per_example: bool, fused: bool = False
-) -> Any:
+def step_of(optimizer: Any, choose: Any, fused: bool = False) -> Any:
     """``(params, state, index, seed, ids, labels) -> params, state, loss, active``."""
 
     def loss_fn(params: Any, index: Any, seed: Array, ids: Array, labels: Array) -> Any:
         h = jax.nn.relu(fsparse.embedding_bag(params["embedding"], ids))
         query = samplers.Query(labels, h, params["output"])
-        active = fsparse.sample_active_set(
-            sampler_of(index),
-            jax.random.key(seed),
-            query,
-            size=size,
-            per_example=per_example,
-        )
+        active = choose(index, jax.random.key(seed), query)
         ids, targets, is_active, _ = active
         if fused:
             loss = fsparse.fused_softmax_loss(
@@ -72,6 +64,17 @@ def step_of(
         return *optimizer.step(params, state, grads), loss, ids
 
     return step
+
+
+def uniform_set(labels: int, negatives: int, size: int, per_example: bool) -> Any:
+    """Chooses the labels of a batch and, beside them, uniform ones."""
+    uniform = samplers.uniform(labels)
+
+    def choose(_: None, key: Array, query: samplers.Query) -> fsparse.ActiveSet:
+        drawn = uniform.sample(key, query, negatives, per_example)
+        return fsparse.active_set(query.labels, drawn, num_rows=labels, size=size)
+
+    return choose
 
 
 def sampled(
@@ -95,11 +98,11 @@ def sampled(
     params, optimizer, state = init(features, labels, width, dtype, moment_dtype)
     if huge_pages:
         fsparse.use_huge_pages((params, state))
-    room = negatives + labels_per_example * (1 if per_example else batch)
+    room = negatives + labels_per_example * batch
     size = min(negatives if per_example else room, labels)
-    uniform = samplers.uniform(labels)
+    choose = uniform_set(labels, negatives, size, per_example)
     fused &= not per_example and batch * size >= FUSED_FROM
-    made = step_of(optimizer, lambda _: uniform, size, per_example, fused)
+    made = step_of(optimizer, choose, fused)
     step = jax.jit(made, donate_argnums=(0, 1))
     data = cycle(on_device(features, nonzeros, labels, labels_per_example, batch))
     seeds = map(np.uint32, count())  # keys are made in the step
@@ -130,9 +133,12 @@ def hashed(
     params, optimizer, state = init(features, labels, width, "float32", "float32")
     uniform = samplers.uniform(labels)
     size = min(negatives + batch * labels_per_example, labels)
-    plain = step_of(
-        optimizer, lambda i: samplers.mix(lsh.sampler(i), uniform, 0.5), size, False
-    )
+
+    def choose(index: Any, key: Array, query: samplers.Query) -> fsparse.ActiveSet:
+        half = samplers.mix(lsh.sampler(index), uniform, 0.5)
+        return fsparse.sample_active_set(half, key, query, size=size)
+
+    plain = step_of(optimizer, choose)
     build = jax.jit(lsh.build)
     family = lsh.default_family(jax.random.key(2), labels, width)
     index = jax.block_until_ready(build(family, params["output"]))
