@@ -36,7 +36,7 @@ def _examples(y: Array, targets: Array, is_active: Array) -> tuple[Array, Array,
     """All groups as examples of one loss."""
     g, b, m = y.shape
     mask = is_active if g == 1 else jnp.repeat(is_active, b, axis=0)
-    return y.reshape(g * b, m), targets.reshape(g * b, -1), mask
+    return y.reshape(g * b, m), targets.reshape(g * b, targets.shape[2]), mask
 
 
 def _held_loss(

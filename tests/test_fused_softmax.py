@@ -127,6 +127,17 @@ def test_derivatives_of_jax_are_those_of_the_two_functions(rng, which):
     assert_close(got, quick_jit(lambda: derivatives(held_loss))(), 1e-5)
 
 
+@pytest.mark.parametrize("size", EMPTY)
+def test_nothing_is_fine_for_the_two_functions_too(rng, size):
+    """Also where the twin runs, which is made of them."""
+    operands = [jnp.asarray(a) for a in make(rng, *size)]
+    total = lambda x, w: fsparse.fused_softmax_loss(x, w, *operands[2:]).sum()  # noqa: E731
+    x, w = operands[:2]
+    of_x, of_w = jax.grad(total, (0, 1))(x, w)
+    assert (of_x.shape, of_w.shape) == (x.shape, w.shape)
+    assert not np.any(of_w)
+
+
 @pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
 def test_what_is_not_finite_stays_with_its_example(rng, bad):
     """Of losses and of gradients in x; the bits of others are as they were."""
