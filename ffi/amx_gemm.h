@@ -2,9 +2,9 @@
 //
 // Operands are packed as sums of parts, a = a0 + a1 + a2 (amx_pack.h), and products of
 // parts are summed in f32: those with i + j <= 2, a0 b0 last. What is left out is below
-// 2^-23 |a| |b|. An f32 takes 6 products, or 3 with a bf16, whose only part is
-// itself: the other 3 are then of zeros, so a bf16 table gives the bits of the f32
-// table of the same values.
+// 2^-23 |a| |b|. An f32 takes 6 products (1, if one part is wanted), or 3 with a bf16,
+// whose only part is itself: the other 3 are then of zeros, so a bf16 table gives the
+// bits of the f32 table of the same values.
 //
 // The bits of an element depend on its own row of either operand alone, and not on the
 // block: rows with values that parts cannot carry are done again by Gemm.

@@ -66,14 +66,13 @@ struct Corner {
 };
 
 // Puts the parts of four vectors down: rows q and q + 16 of v, each in two halves.
-inline void SplitQuad(__m512 (&x)[2][2], int64_t q, uint16_t* by_example,
-                      int64_t example_stride, uint16_t* by_id, int64_t id_stride) {
-  for (int part = 0; part < kMaxParts; ++part) {
+template <int kParts>
+void SplitQuad(__m512 (&x)[2][2], int64_t q, uint16_t* by_example,
+               int64_t example_stride, uint16_t* by_id, int64_t id_stride) {
+  for (int part = 0; part < kParts; ++part) {
     __m512 r[2][2];
     for (int i = 0; i < 4; ++i) {
-      __m512& own = x[i / 2][i % 2];
-      r[i / 2][i % 2] = part + 1 < kMaxParts ? Rounded(own) : own;
-      own -= r[i / 2][i % 2];
+      r[i / 2][i % 2] = TakePart<kParts>(part, x[i / 2][i % 2]);
     }
     uint16_t* e = by_example + part * example_stride + q * kTileDepth;
     uint16_t* d = by_id + part * id_stride + q * kTileDepth;
@@ -85,8 +84,9 @@ inline void SplitQuad(__m512 (&x)[2][2], int64_t q, uint16_t* by_example,
 }
 
 // Packs a corner; returns the ids that hold values out of range, and adds the examples.
-inline uint32_t SplitCorner(Corner corner, uint16_t* by_example, int64_t example_stride,
-                            uint16_t* by_id, int64_t id_stride, uint32_t* examples) {
+template <int kParts>
+uint32_t SplitCorner(Corner corner, uint16_t* by_example, int64_t example_stride,
+                     uint16_t* by_id, int64_t id_stride, uint32_t* examples) {
   constexpr int64_t kFloatsAhead = 3 * kTileDepth;
   const uint32_t lanes[2] = {corner.lanes & 0xffff, corner.lanes >> 16};
   Extremes extremes[2];
@@ -103,7 +103,7 @@ inline uint32_t SplitCorner(Corner corner, uint16_t* by_example, int64_t example
         extremes[side].Add(x[half][side]);
       }
     }
-    SplitQuad(x, q, by_example, example_stride, by_id, id_stride);
+    SplitQuad<kParts>(x, q, by_example, example_stride, by_id, id_stride);
   }
   const uint32_t bad = extremes[0].OutOfRange() | extremes[1].OutOfRange() << 16;
   for (int64_t r = 0; bad && r < corner.examples; ++r) {
@@ -157,19 +157,19 @@ inline int64_t PackedFloats(int64_t b, int64_t d) {
 }
 
 // The chunk of x that begins with example i0, in what PackExamples wrote.
-inline PackedOperand PackedChunk(const float* packed, int64_t i0, int64_t b,
-                                 int64_t d) {
+inline PackedOperand PackedChunk(const float* packed, int64_t i0, int64_t b, int64_t d,
+                                 int parts) {
   const int64_t halves = PackedHalves(d, kChunk, kMaxParts);
-  return {Aligned(const_cast<float*>(packed)) + i0 / kChunk * halves, kMaxParts,
+  return {Aligned(const_cast<float*>(packed)) + i0 / kChunk * halves, parts,
           Steps(Min(kChunk, b - i0))};
 }
 
 // Bits of `bad` are columns of x that are to be done again.
-inline void PackExamples(const float* x, int64_t b, int64_t d, float* packed,
+inline void PackExamples(const float* x, int64_t b, int64_t d, int parts, float* packed,
                          uint32_t* bad) {
-  const Operand op{{x, d}, RowsAre::kDepth};
+  const Operand op{{x, d}, RowsAre::kDepth, parts};
   for (int64_t i0 = 0; i0 < b; i0 += kChunk) {
-    const PackedOperand to = PackedChunk(packed, i0, b, d);
+    const PackedOperand to = PackedChunk(packed, i0, b, d, parts);
     PackWhole(op, TileRowsAre::kOuter, d, i0, Min(kChunk, b - i0), to, bad);
   }
 }
@@ -182,6 +182,7 @@ struct PackedCotangents {
 inline void PackCotangents(const float* v, int64_t stride, int64_t examples, int64_t m,
                            const uint32_t* lanes, PackedCotangents to,
                            uint32_t* bad_examples, uint32_t* bad_ids) {
+  const auto split = to.by_id.parts == 1 ? SplitCorner<1> : SplitCorner<kMaxParts>;
   const int64_t of_examples = PanelHalves(to.by_example.steps);
   const int64_t of_ids = PanelHalves(to.by_id.steps);
   for (int64_t i = 0; i < examples; i += kPanel) {
@@ -190,8 +191,8 @@ inline void PackCotangents(const float* v, int64_t stride, int64_t examples, int
                           lanes[j / kPanel]};
       uint16_t* by_example = to.by_example.At(i) + j / kPanel * 2 * kTileHalves;
       uint16_t* by_id = to.by_id.At(j) + i / kPanel * 2 * kTileHalves;
-      bad_ids[j / kPanel] |= SplitCorner(corner, by_example, of_examples, by_id, of_ids,
-                                         &bad_examples[i / kPanel]);
+      bad_ids[j / kPanel] |= split(corner, by_example, of_examples, by_id, of_ids,
+                                   &bad_examples[i / kPanel]);
     }
   }
 }
@@ -211,7 +212,7 @@ inline GradSlice FewOf(const GradSlice& s, int64_t first) {
 inline void GradsOfFew(const GradSlice& s, bool accumulate, uint32_t* bad_w,
                        float* scratch) {
   uint16_t* tiles = Aligned(scratch);
-  const Operand of_w{s.w, RowsAre::kDepth};
+  const Operand of_w{s.w, RowsAre::kDepth, s.parts};
   const PackedOperand w{tiles, NumParts(of_w), Steps(s.m)};
   float* columns = reinterpret_cast<float*>(tiles + 3 * kPackedHalves);
   uint32_t lanes[kMaxSteps];
@@ -220,13 +221,13 @@ inline void GradsOfFew(const GradSlice& s, bool accumulate, uint32_t* bad_w,
   PackWhole(of_w, TileRowsAre::kDepthPairs, s.d, 0, s.m, w, bad_w);
   for (int64_t i0 = 0; i0 < s.b; i0 += kChunk) {
     const int64_t examples = Min(kChunk, s.b - i0);
-    const PackedCotangents v{{tiles + kPackedHalves, kMaxParts, w.steps},
-                             {tiles + 2 * kPackedHalves, kMaxParts, Steps(examples)}};
+    const PackedCotangents v{{tiles + kPackedHalves, s.parts, w.steps},
+                             {tiles + 2 * kPackedHalves, s.parts, Steps(examples)}};
     PackCotangents(s.v + i0 * s.stride, s.stride, examples, s.m, lanes, v,
                    s.bad_examples + i0 / kPanel, bad.a);
     MultiplyPacked(v.by_example, w, accumulate, examples, s.d, s.z + i0 * s.d, s.d);
-    MultiplyPacked(PackedChunk(s.packed_x, i0, s.b, s.d), v.by_id, i0 > 0, s.d, s.m,
-                   columns, kFewIds);
+    MultiplyPacked(PackedChunk(s.packed_x, i0, s.b, s.d, s.parts), v.by_id, i0 > 0, s.d,
+                   s.m, columns, kFewIds);
   }
   PutRows(columns, kFewIds, s);
   std::memcpy(bad.b, s.bad_x, kMaxGradWidth / 8);

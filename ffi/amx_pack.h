@@ -1,11 +1,12 @@
 // Packs an operand into the tiles that AMX multiplies, as sums of bf16 parts.
 //
 // An f32 has 24 significant bits and a bf16 has 8, so an f32 is the exact sum of three
-// bf16, each the rest that the ones before leave, rounded to nearest. A bf16 is one.
-// This fails for values so large that rounding or a product overflows, and for values
-// so small that a part is subnormal, which AMX takes for 0; outer indices that hold
-// such a value, or NaN, are reported, for another kernel. A product of parts below
-// 2^-126 is taken for 0, too: of each term at most 6 x 2^-126 is lost.
+// bf16, each the rest that the ones before leave, rounded to nearest. A bf16 is one;
+// and who wants no more than its precision takes the first part of an f32 alone. This
+// fails for values so large that rounding or a product overflows, and for values so
+// small that a part is subnormal, which AMX takes for 0; outer indices that hold such a
+// value, or NaN, are reported, for another kernel. A product of parts below 2^-126 is
+// taken for 0, too: of each term at most 6 x 2^-126 is lost.
 #ifndef FSPARSE_AMX_PACK_H_
 #define FSPARSE_AMX_PACK_H_
 
@@ -26,11 +27,11 @@ enum class TileRowsAre { kOuter, kDepthPairs };
 // A panel is two tiles of outer indices, for all depths of a chunk and all parts:
 // bf16[part][step][tile][16][32], with a step of 32 depths.
 constexpr int64_t kPanel = 2 * kTileRows;
-constexpr int64_t kMaxParts = 3;
+constexpr int64_t kMaxParts = kAllParts;
 constexpr int64_t PanelHalves(int64_t steps) { return steps * 2 * kTileHalves; }
 
 inline int NumParts(const Operand& op) {
-  return op.rows.element == Element::kBf16 ? 1 : kMaxParts;
+  return op.rows.element == Element::kBf16 ? 1 : op.parts;
 }
 
 // The range of magnitudes, besides 0, whose parts are exact: 2^-100 to 2^60. Sums of
@@ -79,17 +80,35 @@ inline __m512 Rounded(__m512 x) {
   return _mm512_castsi512_ps(_mm512_and_si512(up, _mm512_set1_epi32(~0xffff)));
 }
 
+// The same, ties to even.
+inline __m512 RoundedToEven(__m512 x) {
+  const __m512i bits = _mm512_castps_si512(x);
+  const __m512i odd =
+      _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i up =
+      _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+  return _mm512_castsi512_ps(_mm512_and_si512(up, _mm512_set1_epi32(~0xffff)));
+}
+
+// Takes the next part of x off it, of which the last of all parts leaves nothing.
+template <int kParts>
+inline __m512 TakePart(int part, __m512& x) {
+  if (kParts == 1) return RoundedToEven(x);
+  if (part + 1 == kParts) return x;
+  const __m512 rounded = Rounded(x);
+  x -= rounded;
+  return rounded;
+}
+
 // Writes the parts of 16 pairs, one tile row, to out, out + part_stride, ...
-template <typename T>
+template <typename T, int kParts>
 void SplitPairs(__m512 a, __m512 b, uint16_t* out, int64_t part_stride) {
-  constexpr int kParts = sizeof(T) == sizeof(float) ? kMaxParts : 1;
-  for (int part = 0; part + 1 < kParts; ++part) {
-    const __m512 part_a = Rounded(a), part_b = Rounded(b);
+  if (sizeof(T) == sizeof(Bf16)) return _mm512_storeu_si512(out, Paired(a, b));
+  for (int part = 0; part < kParts; ++part) {
+    const __m512 part_a = TakePart<kParts>(part, a);
+    const __m512 part_b = TakePart<kParts>(part, b);
     _mm512_storeu_si512(out + part * part_stride, Paired(part_a, part_b));
-    a -= part_a;
-    b -= part_b;
   }
-  _mm512_storeu_si512(out + (kParts - 1) * part_stride, Paired(a, b));
 }
 
 // Where a panel lies in its operand.
@@ -108,7 +127,7 @@ bool IsOutOfRange(const T* row, uint32_t mask_a, uint32_t mask_b) {
 }
 
 // One tile, from rows that are outer indices; returns which are out of range.
-template <typename T>
+template <typename T, int kParts>
 uint32_t SplitOuterRows(const Rows& rows, Place place, int64_t p, uint32_t depths,
                         uint16_t* tile, int64_t part_stride) {
   const uint32_t mask_a = depths & 0xffff, mask_b = depths >> 16;
@@ -124,7 +143,7 @@ uint32_t SplitOuterRows(const Rows& rows, Place place, int64_t p, uint32_t depth
     }
     extremes.Add(a);
     extremes.Add(b);
-    SplitPairs<T>(a, b, tile + r * kTileDepth, part_stride);
+    SplitPairs<T, kParts>(a, b, tile + r * kTileDepth, part_stride);
   }
   uint32_t bad = 0;
   for (int64_t r = 0; extremes.OutOfRange() && r < kTileRows; ++r) {
@@ -134,7 +153,7 @@ uint32_t SplitOuterRows(const Rows& rows, Place place, int64_t p, uint32_t depth
 }
 
 // One tile, from rows that are depths; asks for what the next panel wants of them.
-template <typename T>
+template <typename T, int kParts>
 uint32_t SplitDepthRows(const Rows& rows, Place place, int64_t p, uint32_t depths,
                         uint16_t* tile, int64_t part_stride) {
   const uint32_t lanes = place.count < kTileRows ? (1u << place.count) - 1 : 0xffff;
@@ -149,7 +168,7 @@ uint32_t SplitDepthRows(const Rows& rows, Place place, int64_t p, uint32_t depth
     const __m512 a = load(q), b = load(q + kTileRows);
     extremes.Add(a);
     extremes.Add(b);
-    SplitPairs<T>(a, b, tile + q * kTileDepth, part_stride);
+    SplitPairs<T, kParts>(a, b, tile + q * kTileDepth, part_stride);
   }
   return extremes.OutOfRange();
 }
@@ -181,13 +200,13 @@ inline void TransposeTile(uint16_t* tile) {
   for (int i = 0; i < 16; ++i) _mm512_storeu_si512(tile + i * kTileDepth, t[i]);
 }
 
-template <typename T>
+template <typename T, int kParts>
 uint32_t PackPanelOf(const Operand& op, TileRowsAre tile_rows, Place place,
                      const uint32_t* depths, int64_t steps, uint16_t* panel) {
   const int64_t part_stride = PanelHalves(steps);
   const bool outer = op.rows_are == RowsAre::kOuter;
   const bool transposed = outer != (tile_rows == TileRowsAre::kOuter);
-  const auto split = outer ? SplitOuterRows<T> : SplitDepthRows<T>;
+  const auto split = outer ? SplitOuterRows<T, kParts> : SplitDepthRows<T, kParts>;
   uint32_t bad = 0;
   for (int64_t t = 0; t < 2 * steps; ++t) {
     const int64_t step = t / 2, skipped = t % 2 * kTileRows;
@@ -196,7 +215,7 @@ uint32_t PackPanelOf(const Operand& op, TileRowsAre tile_rows, Place place,
     uint16_t* tile = panel + t * kTileHalves;
     bad |= split(op.rows, half, step * kTileDepth, depths[step], tile, part_stride)
            << skipped;
-    for (int part = 0; transposed && part < NumParts(op); ++part) {
+    for (int part = 0; transposed && part < kParts; ++part) {
       TransposeTile(tile + part * part_stride);
     }
   }
@@ -208,8 +227,9 @@ uint32_t PackPanelOf(const Operand& op, TileRowsAre tile_rows, Place place,
 inline uint32_t PackPanelOfTiles(const Operand& op, TileRowsAre tile_rows, Place place,
                                  const uint32_t* depths, int64_t steps,
                                  uint16_t* panel) {
-  const auto pack =
-      op.rows.element == Element::kBf16 ? PackPanelOf<Bf16> : PackPanelOf<float>;
+  const auto pack = op.rows.element == Element::kBf16 ? PackPanelOf<Bf16, 1>
+                    : op.parts == 1                   ? PackPanelOf<float, 1>
+                                                      : PackPanelOf<float, kMaxParts>;
   return pack(op, tile_rows, place, depths, steps, panel);
 }
 

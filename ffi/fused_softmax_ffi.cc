@@ -26,6 +26,7 @@ struct LogitTile {
 // y[g, i, j] = x[g, i] . w[ids[g, j]] + offsets[g, j], and each example's labels.
 struct Problem {
   int64_t groups, b, m, d, num_targets;
+  int parts;  // of the operands of products
   const float* x;
   Rows w;  // with all ids
   const float* offsets;
@@ -93,8 +94,8 @@ void Add(const float* from, int64_t size, float* to) { AddAll(from, 1, size, to)
 
 // out = the logits of a tile, row after row.
 void Logits(const Problem& p, const LogitTile& t, float* out, float* scratch) {
-  SerialGemm(Dispatch()->product, {{p.X(t), p.d}, RowsAre::kOuter},
-             {p.W(t), RowsAre::kOuter}, t.b, t.m, p.d, out, scratch);
+  SerialGemm(Dispatch()->product, {{p.X(t), p.d}, RowsAre::kOuter, p.parts},
+             {p.W(t), RowsAre::kOuter, p.parts}, t.b, t.m, p.d, out, scratch);
   for (int64_t i = 0; i < t.b; ++i) {
     Add(p.offsets + t.g * p.m + t.j0, t.m, out + i * t.m);
   }
@@ -205,7 +206,7 @@ PackedExamples Pack(ffi::ThreadPool& pool, const Problem& p) {
       pool, tiles, GrainFor(kTileExamples * p.d), [&](int64_t begin, int64_t end) {
         for (int64_t k = begin; k < end; ++k) {
           const LogitTile t = p.Tile(k / p.ExampleTiles(), k % p.ExampleTiles(), 0);
-          kernel.pack(p.X(t), t.b, p.d, &out.packed[k * out.floats],
+          kernel.pack(p.X(t), t.b, p.d, p.parts, &out.packed[k * out.floats],
                       &out.bad[k * out.words]);
         }
       });
@@ -236,10 +237,10 @@ void TwoProducts(const Problem& p, const LogitTile& t, const float* v, float* z,
                  float* rows, float* scratch) {
   const Product& product = Dispatch()->product;
   const Rows w = p.W(t);
-  SerialGemm(product, {{v, t.m}, RowsAre::kOuter}, {w, RowsAre::kDepth}, t.b, p.d, t.m,
-             z, scratch);
-  SerialGemm(product, {{v, t.m}, RowsAre::kDepth}, {{p.X(t), p.d}, RowsAre::kDepth},
-             t.m, p.d, t.b, rows, scratch);
+  SerialGemm(product, {{v, t.m}, RowsAre::kOuter, p.parts},
+             {w, RowsAre::kDepth, p.parts}, t.b, p.d, t.m, z, scratch);
+  SerialGemm(product, {{v, t.m}, RowsAre::kDepth, p.parts},
+             {{p.X(t), p.d}, RowsAre::kDepth, p.parts}, t.m, p.d, t.b, rows, scratch);
   for (int64_t j = 0; j < t.m; ++j) {
     if (w.ids[j] < 0 || w.ids[j] >= w.num_rows) std::fill_n(rows + j * p.d, p.d, 0.0f);
   }
@@ -252,7 +253,7 @@ void BothProducts(const Problem& p, const PackedExamples& x, const LogitTile& t,
   uint32_t bad_examples[kTileExamples / 32];
   Dispatch()->product_grads.run(
       {v, t.m, p.X(t), &x.packed[k * x.floats], &x.bad[k * x.words], p.W(t), t.b, t.m,
-       p.d, z, rows, bad_examples},
+       p.d, z, rows, bad_examples, p.parts},
       scratch);
 }
 
@@ -319,13 +320,14 @@ void AllGradients(ffi::ThreadPool& pool, const Problem& p, const Gradients& to) 
 
 // ---- handlers -----------------------------------------------------------------------
 
-Problem MakeProblem(F32R3 x, ffi::AnyBuffer w, S32R2 ids, F32R2 offsets,
+Problem MakeProblem(int parts, F32R3 x, ffi::AnyBuffer w, S32R2 ids, F32R2 offsets,
                     ffi::BufferR3<ffi::S32> targets, Mask is_active) {
   Problem p{x.dimensions()[0],
             x.dimensions()[1],
             ids.dimensions()[1],
             x.dimensions()[2],
             targets.dimensions()[2],
+            parts,
             x.typed_data(),
             TableRows(w, ids.typed_data()),
             offsets.typed_data(),
@@ -336,9 +338,11 @@ Problem MakeProblem(F32R3 x, ffi::AnyBuffer w, S32R2 ids, F32R2 offsets,
   return p;
 }
 
-ffi::Error CheckProblem(const char* op, F32R3 x, ffi::AnyBuffer w, S32R2 ids,
-                        F32R2 offsets, ffi::BufferR3<ffi::S32> targets,
+ffi::Error CheckProblem(const char* op, int32_t parts, F32R3 x, ffi::AnyBuffer w,
+                        S32R2 ids, F32R2 offsets, ffi::BufferR3<ffi::S32> targets,
                         Mask is_active) {
+  FSPARSE_RETURN_IF_ERROR(CheckParts(op, parts));
+  FSPARSE_RETURN_IF_ERROR(CheckTable(op, w));
   const int64_t groups = x.dimensions()[0], b = x.dimensions()[1];
   const int64_t m = ids.dimensions()[1];
   return CheckSizes(op, {{"w.shape[1]", w.dimensions()[1], x.dimensions()[2]},
@@ -352,14 +356,15 @@ ffi::Error CheckProblem(const char* op, F32R3 x, ffi::AnyBuffer w, S32R2 ids,
 }
 
 // loss[g, i] = -mean_l log softmax(y[g, i])[targets[g, i, l]].
-ffi::Error FusedSoftmaxLoss(ffi::ThreadPool pool, F32R3 x, ffi::AnyBuffer w, S32R2 ids,
-                            F32R2 offsets, ffi::BufferR3<ffi::S32> targets,
-                            Mask is_active, ffi::ResultBufferR2<ffi::F32> loss,
+ffi::Error FusedSoftmaxLoss(ffi::ThreadPool pool, int32_t parts, F32R3 x,
+                            ffi::AnyBuffer w, S32R2 ids, F32R2 offsets,
+                            ffi::BufferR3<ffi::S32> targets, Mask is_active,
+                            ffi::ResultBufferR2<ffi::F32> loss,
                             ffi::ResultBufferR3<ffi::F32> sums) {
   const char* op = "fsparse_fused_softmax_loss";
-  FSPARSE_RETURN_IF_ERROR(CheckTable(op, w));
-  FSPARSE_RETURN_IF_ERROR(CheckProblem(op, x, w, ids, offsets, targets, is_active));
-  const Problem p = MakeProblem(x, w, ids, offsets, targets, is_active);
+  FSPARSE_RETURN_IF_ERROR(
+      CheckProblem(op, parts, x, w, ids, offsets, targets, is_active));
+  const Problem p = MakeProblem(parts, x, w, ids, offsets, targets, is_active);
   FSPARSE_RETURN_IF_ERROR(
       CheckSizes(op, {{"loss.shape[0]", loss->dimensions()[0], p.groups},
                       {"loss.shape[1]", loss->dimensions()[1], p.b},
@@ -372,16 +377,16 @@ ffi::Error FusedSoftmaxLoss(ffi::ThreadPool pool, F32R3 x, ffi::AnyBuffer w, S32
 
 // Its gradients, times ct[g, i], in x, in the rows that ids name (0 for padding), and
 // in the offsets.
-ffi::Error FusedSoftmaxGrads(ffi::ThreadPool pool, F32R2 ct, F32R3 sums, F32R3 x,
-                             ffi::AnyBuffer w, S32R2 ids, F32R2 offsets,
+ffi::Error FusedSoftmaxGrads(ffi::ThreadPool pool, int32_t parts, F32R2 ct, F32R3 sums,
+                             F32R3 x, ffi::AnyBuffer w, S32R2 ids, F32R2 offsets,
                              ffi::BufferR3<ffi::S32> targets, Mask is_active,
                              ffi::ResultBufferR3<ffi::F32> z,
                              ffi::ResultBufferR3<ffi::F32> rows,
                              ffi::ResultBufferR2<ffi::F32> columns) {
   const char* op = "fsparse_fused_softmax_grads";
-  FSPARSE_RETURN_IF_ERROR(CheckTable(op, w));
-  FSPARSE_RETURN_IF_ERROR(CheckProblem(op, x, w, ids, offsets, targets, is_active));
-  const Problem p = MakeProblem(x, w, ids, offsets, targets, is_active);
+  FSPARSE_RETURN_IF_ERROR(
+      CheckProblem(op, parts, x, w, ids, offsets, targets, is_active));
+  const Problem p = MakeProblem(parts, x, w, ids, offsets, targets, is_active);
   FSPARSE_RETURN_IF_ERROR(
       CheckSizes(op, {{"ct.shape[0]", ct.dimensions()[0], p.groups},
                       {"ct.shape[1]", ct.dimensions()[1], p.b},
@@ -415,12 +420,14 @@ ffi::Error FusedSoftmaxGrads(ffi::ThreadPool pool, F32R2 ct, F32R3 sums, F32R3 x
 XLA_FFI_DEFINE_HANDLER_SYMBOL(FsparseFusedSoftmaxLoss, FusedSoftmaxLoss,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
+                                  .Attr<int32_t>("num_parts")
                                   .FSPARSE_PROBLEM_ARGS.Ret<F32R2>(/*loss: f32[g, b]*/)
                                   .Ret<F32R3>(/*sums: f32[g, b, 2]*/));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(FsparseFusedSoftmaxGrads, FusedSoftmaxGrads,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
+                                  .Attr<int32_t>("num_parts")
                                   .Arg<F32R2>(/*ct: f32[g, b]*/)
                                   .Arg<F32R3>(/*sums: f32[g, b, 2]*/)
                                   .FSPARSE_PROBLEM_ARGS.Ret<F32R3>(/*z: f32[g, b, d]*/)

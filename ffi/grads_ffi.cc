@@ -19,7 +19,8 @@ struct Grads {
   Rows w;  // with all ids
   float* z;
   float* rows;
-  float* parts;  // of z, [groups, slices, b, d]
+  float* slice_z;  // [groups, slices, b, d]
+  int parts;       // of operands
 
   int64_t slice() const { return EvenPart(m, kMostIds, kWholeIds); }
   int64_t slices() const { return (m + slice() - 1) / slice(); }
@@ -36,12 +37,13 @@ void TwoProducts(ffi::ThreadPool& pool, const Grads& s) {
   const Product& product = Dispatch()->product;
   ParallelGemm(
       pool, product, {s.groups, s.b, s.d, s.m},
-      [&](int64_t g) { return Operand{{s.V(g), s.m}, RowsAre::kOuter}; },
-      [&](int64_t g) { return Operand{s.Of(g), RowsAre::kDepth}; }, s.z);
+      [&](int64_t g) { return Operand{{s.V(g), s.m}, RowsAre::kOuter, s.parts}; },
+      [&](int64_t g) { return Operand{s.Of(g), RowsAre::kDepth, s.parts}; }, s.z);
   ParallelGemm(
       pool, product, {s.groups, s.m, s.d, s.b},
-      [&](int64_t g) { return Operand{{s.V(g), s.m}, RowsAre::kDepth}; },
-      [&](int64_t g) { return Operand{{s.X(g), s.d}, RowsAre::kDepth}; }, s.rows);
+      [&](int64_t g) { return Operand{{s.V(g), s.m}, RowsAre::kDepth, s.parts}; },
+      [&](int64_t g) { return Operand{{s.X(g), s.d}, RowsAre::kDepth, s.parts}; },
+      s.rows);
   for (int64_t j = 0; j < s.groups * s.m; ++j) {
     const int32_t id = s.w.ids[j];
     if (id < 0 || id >= s.w.num_rows) std::fill_n(s.rows + j * s.d, s.d, 0.0f);
@@ -56,7 +58,7 @@ void SumParts(ffi::ThreadPool& pool, const Grads& s) {
                 for (int64_t r = begin; r < end; ++r) {
                   float* z = s.z + r * s.d;
                   const float* part =
-                      s.parts + r / s.b * s.slices() * size + r % s.b * s.d;
+                      s.slice_z + r / s.b * s.slices() * size + r % s.b * s.d;
                   std::copy_n(part, s.d, z);
                   for (int64_t t = 1; t < s.slices(); ++t) {
                     for (int64_t c = 0; c < s.d; ++c) z[c] += part[t * size + c];
@@ -72,7 +74,8 @@ void InOneVisit(ffi::ThreadPool& pool, const Grads& s) {
   const std::unique_ptr<float[]> packed(new float[s.groups * packed_floats]);
   std::vector<uint32_t> bad(s.groups * columns);
   for (int64_t g = 0; g < s.groups; ++g) {
-    kernel.pack(s.X(g), s.b, s.d, &packed[g * packed_floats], &bad[g * columns]);
+    kernel.pack(s.X(g), s.b, s.d, s.parts, &packed[g * packed_floats],
+                &bad[g * columns]);
   }
   auto run = [&](int64_t begin, int64_t end) {
     std::vector<uint32_t> bad_examples((s.b + 31) / 32);
@@ -80,8 +83,8 @@ void InOneVisit(ffi::ThreadPool& pool, const Grads& s) {
       const int64_t g = t / s.slices(), first = t % s.slices() * s.slice();
       kernel.run({s.V(g) + first, s.m, s.X(g), &packed[g * packed_floats],
                   &bad[g * columns], s.Of(g, first), s.b,
-                  std::min(s.slice(), s.m - first), s.d, s.parts + t * s.b * s.d,
-                  s.rows + (g * s.m + first) * s.d, bad_examples.data()},
+                  std::min(s.slice(), s.m - first), s.d, s.slice_z + t * s.b * s.d,
+                  s.rows + (g * s.m + first) * s.d, bad_examples.data(), s.parts},
                  Scratch(kernel.scratch_floats));
     }
   };
@@ -91,11 +94,12 @@ void InOneVisit(ffi::ThreadPool& pool, const Grads& s) {
 
 // z[g, i] = sum_j v[g, i, j] w[ids[g, j]];  rows[g, j] = sum_i v[g, i, j] x[g, i], 0
 // for padding.
-ffi::Error SampledGrads(ffi::ThreadPool pool, F32R3 v, F32R3 x, ffi::AnyBuffer w,
-                        S32R2 ids, ffi::ResultBufferR3<ffi::F32> z,
+ffi::Error SampledGrads(ffi::ThreadPool pool, int32_t num_parts, F32R3 v, F32R3 x,
+                        ffi::AnyBuffer w, S32R2 ids, ffi::ResultBufferR3<ffi::F32> z,
                         ffi::ResultBufferR3<ffi::F32> rows,
-                        ffi::ResultBufferR4<ffi::F32> parts) {
+                        ffi::ResultBufferR4<ffi::F32> slice_z) {
   const char* op = "fsparse_sampled_grads";
+  FSPARSE_RETURN_IF_ERROR(CheckParts(op, num_parts));
   FSPARSE_RETURN_IF_ERROR(CheckTable(op, w));
   const Grads s{v.dimensions()[0],
                 v.dimensions()[1],
@@ -106,7 +110,8 @@ ffi::Error SampledGrads(ffi::ThreadPool pool, F32R3 v, F32R3 x, ffi::AnyBuffer w
                 TableRows(w, ids.typed_data()),
                 z->typed_data(),
                 rows->typed_data(),
-                parts->typed_data()};
+                slice_z->typed_data(),
+                num_parts};
   FSPARSE_RETURN_IF_ERROR(
       CheckSizes(op, {{"x.shape[0]", x.dimensions()[0], s.groups},
                       {"x.shape[1]", x.dimensions()[1], s.b},
@@ -119,10 +124,10 @@ ffi::Error SampledGrads(ffi::ThreadPool pool, F32R3 v, F32R3 x, ffi::AnyBuffer w
                       {"rows.shape[0]", rows->dimensions()[0], s.groups},
                       {"rows.shape[1]", rows->dimensions()[1], s.m},
                       {"rows.shape[2]", rows->dimensions()[2], s.d},
-                      {"parts.shape[0]", parts->dimensions()[0], s.groups},
-                      {"parts.shape[1]", parts->dimensions()[1], s.slices()},
-                      {"parts.shape[2]", parts->dimensions()[2], s.b},
-                      {"parts.shape[3]", parts->dimensions()[3], s.d}}));
+                      {"slice_z.shape[0]", slice_z->dimensions()[0], s.groups},
+                      {"slice_z.shape[1]", slice_z->dimensions()[1], s.slices()},
+                      {"slice_z.shape[2]", slice_z->dimensions()[2], s.b},
+                      {"slice_z.shape[3]", slice_z->dimensions()[3], s.d}}));
   const ProductGrads& kernel = Dispatch()->product_grads;
   const bool is_fused = kernel.run && s.d <= kernel.max_width && s.m > 0 && s.b > 0;
   (is_fused ? InOneVisit : TwoProducts)(pool, s);
@@ -135,12 +140,13 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(
     FsparseSampledGrads, SampledGrads,
     ffi::Ffi::Bind()
         .Ctx<ffi::ThreadPool>()
+        .Attr<int32_t>("num_parts")
         .Arg<F32R3>(/*v: f32[g, b, m]*/)
         .Arg<F32R3>(/*x: f32[g, b, d]*/)
         .Arg<ffi::AnyBuffer>(/*w: f32 or bf16[n, d]*/)
         .Arg<S32R2>(/*ids: i32[g, m]*/)
         .Ret<F32R3>(/*z: f32[g, b, d]*/)
         .Ret<F32R3>(/*rows: f32[g, m, d]*/)
-        .Ret<ffi::BufferR4<ffi::F32>>(/*parts: f32[g, slices, b, d]*/));
+        .Ret<ffi::BufferR4<ffi::F32>>(/*slice_z: f32[g, slices, b, d]*/));
 
 }  // namespace fsparse

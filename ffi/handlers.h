@@ -72,6 +72,13 @@ inline ffi::Error CheckSizes(const char* op, std::initializer_list<Size> sizes) 
   return ffi::Error::Success();
 }
 
+// Of products: see Operand.
+inline ffi::Error CheckParts(const char* op, int32_t parts) {
+  if (parts == 1 || parts == kAllParts) return ffi::Error::Success();
+  return ffi::Error::InvalidArgument(std::string(op) + ": num_parts must be 1 or 3; " +
+                                     "got " + std::to_string(parts) + ".");
+}
+
 #define FSPARSE_RETURN_IF_ERROR(expr) \
   if (ffi::Error error = (expr); error.failure()) return error
 

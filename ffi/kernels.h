@@ -32,10 +32,14 @@ struct Rows {
 
 // An operand of a product, indexed by (outer, depth), where depth is summed over.
 // kOuter: a row is one outer index (x in x @ w.T); kDepth: a row is one depth index.
+// A level that multiplies bf16 takes an f32 as the sum of so many: 3 are all of its
+// bits, 1 is the nearest.
+constexpr int kAllParts = 3;
 enum class RowsAre { kOuter, kDepth };
 struct Operand {
   Rows rows;
   RowsAre rows_are;
+  int parts = kAllParts;
 };
 
 // A block [i0, i0 + m) x [j0, j0 + n) of a product whose summed dimension is `depth`.
@@ -113,6 +117,7 @@ struct GradSlice {
   float* z;                // [b, d]
   float* rows;             // [m, d]
   uint32_t* bad_examples;  // scratch, [b / 32 rounded up]
+  int parts;               // of all operands
 };
 
 // How a level computes them for d <= max_width, if it has a better way than two
@@ -121,7 +126,8 @@ struct GradSlice {
 struct ProductGrads {
   int64_t max_width, scratch_floats;
   int64_t (*packed_floats)(int64_t b, int64_t d);
-  void (*pack)(const float* x, int64_t b, int64_t d, float* packed, uint32_t* bad);
+  void (*pack)(const float* x, int64_t b, int64_t d, int parts, float* packed,
+               uint32_t* bad);
   void (*run)(const GradSlice& slice, float* scratch);
 };
 
@@ -129,8 +135,9 @@ struct Kernels {
   const char* name;
 
   // What gemm computes, as fast as the level can: sums run in an order of its own, with
-  // an error like that of f32 (and up to 6 x 2^-126 for each term, at the level amx),
-  // and an element's bits depend on its rows alone.
+  // an error like that of f32 (and up to 6 x 2^-126 for each term, at the level amx, or
+  // that of rounding to bf16, with operands of 1 part), and an element's bits depend on
+  // its rows alone.
   Product product;
 
   // z and rows of a GradSlice, as exact as products are.

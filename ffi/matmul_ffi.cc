@@ -87,8 +87,9 @@ bool IsSwept(const IdSets& sets) {
 }
 
 // y[g, i, j] = x[g, i] . w[ids[g, j]].
-ffi::Error SampledMatmul(ffi::ThreadPool pool, F32R3 x, ffi::AnyBuffer w, S32R2 ids,
-                         ffi::ResultBufferR3<ffi::F32> y) {
+ffi::Error SampledMatmul(ffi::ThreadPool pool, int32_t parts, F32R3 x, ffi::AnyBuffer w,
+                         S32R2 ids, ffi::ResultBufferR3<ffi::F32> y) {
+  FSPARSE_RETURN_IF_ERROR(CheckParts("fsparse_sampled_matmul", parts));
   FSPARSE_RETURN_IF_ERROR(CheckTable("fsparse_sampled_matmul", w));
   const int64_t groups = x.dimensions()[0], b = x.dimensions()[1];
   const int64_t d = x.dimensions()[2], m = ids.dimensions()[1];
@@ -110,14 +111,15 @@ ffi::Error SampledMatmul(ffi::ThreadPool pool, F32R3 x, ffi::AnyBuffer w, S32R2 
   }
   ParallelGemm(
       pool, kernels.product, {groups, b, m, d},
-      [&](int64_t g) { return Operand{{xp + g * b * d, d}, RowsAre::kOuter}; },
-      [&](int64_t g) { return Operand{rows_of(g), RowsAre::kOuter}; }, out);
+      [&](int64_t g) { return Operand{{xp + g * b * d, d}, RowsAre::kOuter, parts}; },
+      [&](int64_t g) { return Operand{rows_of(g), RowsAre::kOuter, parts}; }, out);
   return ffi::Error::Success();
 }
 
 // z[g, i, :] = sum_j v[g, i, j] * w[ids[g, j]].
-ffi::Error GatherMatmul(ffi::ThreadPool pool, F32R3 v, ffi::AnyBuffer w, S32R2 ids,
-                        ffi::ResultBufferR3<ffi::F32> z) {
+ffi::Error GatherMatmul(ffi::ThreadPool pool, int32_t parts, F32R3 v, ffi::AnyBuffer w,
+                        S32R2 ids, ffi::ResultBufferR3<ffi::F32> z) {
+  FSPARSE_RETURN_IF_ERROR(CheckParts("fsparse_gather_matmul", parts));
   FSPARSE_RETURN_IF_ERROR(CheckTable("fsparse_gather_matmul", w));
   const int64_t groups = v.dimensions()[0], b = v.dimensions()[1];
   const int64_t m = v.dimensions()[2], d = w.dimensions()[1];
@@ -139,28 +141,29 @@ ffi::Error GatherMatmul(ffi::ThreadPool pool, F32R3 v, ffi::AnyBuffer w, S32R2 i
   }
   ParallelGemm(
       pool, kernels.product, {groups, b, d, m},
-      [&](int64_t g) { return Operand{{vp + g * b * m, m}, RowsAre::kOuter}; },
-      [&](int64_t g) { return Operand{rows_of(g), RowsAre::kDepth}; }, out);
+      [&](int64_t g) { return Operand{{vp + g * b * m, m}, RowsAre::kOuter, parts}; },
+      [&](int64_t g) { return Operand{rows_of(g), RowsAre::kDepth, parts}; }, out);
   return ffi::Error::Success();
 }
 
 // out[g, j, :] = sum_i v[g, i, j] * x[g, i, :].
 void SumOverExamples(ffi::ThreadPool& pool, const float* v, const float* x,
-                     Products products, float* out) {
+                     Products products, int parts, float* out) {
   const auto [groups, m, d, b] = products;
   ParallelGemm(
       pool, Dispatch()->product, products,
       [=, m = m, b = b](int64_t g) {
-        return Operand{{v + g * b * m, m}, RowsAre::kDepth};
+        return Operand{{v + g * b * m, m}, RowsAre::kDepth, parts};
       },
       [=, d = d, b = b](int64_t g) {
-        return Operand{{x + g * b * d, d}, RowsAre::kDepth};
+        return Operand{{x + g * b * d, d}, RowsAre::kDepth, parts};
       },
       out);
 }
 
-ffi::Error SumExamples(ffi::ThreadPool pool, F32R3 v, F32R3 x,
+ffi::Error SumExamples(ffi::ThreadPool pool, int32_t parts, F32R3 v, F32R3 x,
                        ffi::ResultBufferR3<ffi::F32> out) {
+  FSPARSE_RETURN_IF_ERROR(CheckParts("fsparse_sum_examples", parts));
   const int64_t groups = v.dimensions()[0], b = v.dimensions()[1];
   const int64_t m = v.dimensions()[2], d = x.dimensions()[2];
   FSPARSE_RETURN_IF_ERROR(CheckSizes("fsparse_sum_examples",
@@ -169,7 +172,7 @@ ffi::Error SumExamples(ffi::ThreadPool pool, F32R3 v, F32R3 x,
                                       {"out.shape[0]", out->dimensions()[0], groups},
                                       {"out.shape[1]", out->dimensions()[1], m},
                                       {"out.shape[2]", out->dimensions()[2], d}}));
-  SumOverExamples(pool, v.typed_data(), x.typed_data(), {groups, m, d, b},
+  SumOverExamples(pool, v.typed_data(), x.typed_data(), {groups, m, d, b}, parts,
                   out->typed_data());
   return ffi::Error::Success();
 }
@@ -178,9 +181,10 @@ ffi::Error SumExamples(ffi::ThreadPool pool, F32R3 v, F32R3 x,
 //
 // With b > 1 the inner sums are formed first, as products of f32[g * m, d]; they are an
 // output so that XLA plans their memory. Each row of out then has one owner.
-ffi::Error ScatterOuter(ffi::ThreadPool pool, F32R3 v, F32R3 x, S32R2 ids,
-                        ffi::ResultBufferR2<ffi::F32> out,
+ffi::Error ScatterOuter(ffi::ThreadPool pool, int32_t parts, F32R3 v, F32R3 x,
+                        S32R2 ids, ffi::ResultBufferR2<ffi::F32> out,
                         ffi::ResultBufferR2<ffi::F32> products) {
+  FSPARSE_RETURN_IF_ERROR(CheckParts("fsparse_scatter_outer", parts));
   const int64_t groups = v.dimensions()[0], b = v.dimensions()[1];
   const int64_t m = v.dimensions()[2], d = x.dimensions()[2];
   const int64_t n = out->dimensions()[0];
@@ -196,7 +200,8 @@ ffi::Error ScatterOuter(ffi::ThreadPool pool, F32R3 v, F32R3 x, S32R2 ids,
   const Kernels& kernels = *Dispatch();
   const float* vp = v.typed_data();
   const float* xp = x.typed_data();
-  if (b != 1) SumOverExamples(pool, vp, xp, {groups, m, d, b}, products->typed_data());
+  if (b != 1)
+    SumOverExamples(pool, vp, xp, {groups, m, d, b}, parts, products->typed_data());
   float* table = out->typed_data();
   ParallelFor(pool, n, GrainFor(d), [&](int64_t begin, int64_t end) {
     std::fill(table + begin * d, table + end * d, 0.0f);
@@ -222,6 +227,7 @@ ffi::Error ScatterOuter(ffi::ThreadPool pool, F32R3 v, F32R3 x, S32R2 ids,
 XLA_FFI_DEFINE_HANDLER_SYMBOL(FsparseSampledMatmul, SampledMatmul,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
+                                  .Attr<int32_t>("num_parts")
                                   .Arg<F32R3>(/*x: f32[g, b, d]*/)
                                   .Arg<ffi::AnyBuffer>(/*w: f32 or bf16[n, d]*/)
                                   .Arg<S32R2>(/*ids: i32[g, m]*/)
@@ -230,6 +236,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(FsparseSampledMatmul, SampledMatmul,
 XLA_FFI_DEFINE_HANDLER_SYMBOL(FsparseGatherMatmul, GatherMatmul,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
+                                  .Attr<int32_t>("num_parts")
                                   .Arg<F32R3>(/*v: f32[g, b, m]*/)
                                   .Arg<ffi::AnyBuffer>(/*w: f32 or bf16[n, d]*/)
                                   .Arg<S32R2>(/*ids: i32[g, m]*/)
@@ -238,6 +245,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(FsparseGatherMatmul, GatherMatmul,
 XLA_FFI_DEFINE_HANDLER_SYMBOL(FsparseScatterOuter, ScatterOuter,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
+                                  .Attr<int32_t>("num_parts")
                                   .Arg<F32R3>(/*v: f32[g, b, m]*/)
                                   .Arg<F32R3>(/*x: f32[g, b, d]*/)
                                   .Arg<S32R2>(/*ids: i32[g, m]*/)
@@ -247,6 +255,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(FsparseScatterOuter, ScatterOuter,
 XLA_FFI_DEFINE_HANDLER_SYMBOL(FsparseSumExamples, SumExamples,
                               ffi::Ffi::Bind()
                                   .Ctx<ffi::ThreadPool>()
+                                  .Attr<int32_t>("num_parts")
                                   .Arg<F32R3>(/*v: f32[g, b, m]*/)
                                   .Arg<F32R3>(/*x: f32[g, b, d]*/)
                                   .Ret<F32R3>(/*out: f32[g, m, d]*/));

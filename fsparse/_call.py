@@ -46,6 +46,7 @@ def define(
     jvp: Callable[..., tuple[Any, Any]] | None = None,
     linear: Callable[..., Any] | None = None,
     aliases: Mapping[int, int] | None = None,
+    attributes: Mapping[str, int] | None = None,
 ) -> Callable[..., tuple[Any, ...]]:
     """Makes an op of the handler ``name``: ``op(*operands, **params) -> results``.
 
@@ -65,6 +66,7 @@ def define(
       linear: the transpose of an op that is linear in its first operand, and not in the
         others: as in ``transposes``. Forward mode is by ``jvp``.
       aliases: operand index -> result index, for results that overwrite operands.
+      attributes: params that the handler is given, too, as i32, and their defaults.
 
     Returns:
       A function of arrays that vary over the same axes of a mesh (`vary_together`).
@@ -78,7 +80,9 @@ def define(
     def on_cpu(*operands: Any, **params: Any) -> Any:
         out = tuple(out_types(*operands, **params))
         alias = dict(aliases or {})
-        return jax.ffi.ffi_call(name, out, input_output_aliases=alias)(*operands)
+        given = {k: np.int32(params.get(k, x)) for k, x in (attributes or {}).items()}
+        custom_call = jax.ffi.ffi_call(name, out, input_output_aliases=alias)
+        return custom_call(*operands, **given)
 
     op.def_impl(_compiled(call))
     op.def_abstract_eval(_typed(out_types, aliases or {}))

@@ -13,6 +13,7 @@ that hold the logits.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 
 from fsparse import _batching, _softmax, reference
 from fsparse._call import define, vary_together
+from fsparse._precision import ALL_PARTS
 from fsparse.matmul import gather_op, sampled_op, sum_examples_op
 
 Array = jax.Array
@@ -40,9 +42,15 @@ def _examples(y: Array, targets: Array, is_active: Array) -> tuple[Array, Array,
 
 
 def _held_loss(
-    x: Array, w: Array, ids: Array, offsets: Array, targets: Array, is_active: Array
+    x: Array,
+    w: Array,
+    ids: Array,
+    offsets: Array,
+    targets: Array,
+    is_active: Array,
+    **params: int,
 ) -> tuple[Array, Array]:
-    y = sampled_op(x, w, ids)[0] + offsets[:, None]
+    y = sampled_op(x, w, ids, **params)[0] + offsets[:, None]
     loss, sums = _softmax.loss_op(*_examples(y, targets, is_active))
     return loss.reshape(y.shape[:2]), sums.reshape(*y.shape[:2], 2)
 
@@ -56,17 +64,18 @@ def _held_grads(
     offsets: Array,
     targets: Array,
     is_active: Array,
+    **params: int,
 ) -> tuple[Array, Array, Array]:
-    y = sampled_op(x, w, ids)[0] + offsets[:, None]
+    y = sampled_op(x, w, ids, **params)[0] + offsets[:, None]
     rest = _examples(y, targets, is_active)
     (v,) = _softmax.delta_op(ct.ravel(), *rest, sums.reshape(-1, 2))
     v = v.reshape(y.shape)
-    (rows,) = sum_examples_op(v, x)
+    (rows,) = sum_examples_op(v, x, **params)
     rows = jnp.where(reference.valid(ids, w.shape[0])[..., None], rows, 0)
-    return gather_op(v, w, ids)[0], rows, jnp.sum(v, axis=1)
+    return gather_op(v, w, ids, **params)[0], rows, jnp.sum(v, axis=1)
 
 
-def _jvp_of(fun: Callable[..., Any], primals: Any, tangents: Any) -> Any:
+def _jvp_of(fun: Callable[..., Any], primals: Any, tangents: Any, **params: int) -> Any:
     """Tangents of the results of ``fun``, for the operands that move."""
     moving = [i for i, t in enumerate(tangents) if t is not None]
 
@@ -74,7 +83,7 @@ def _jvp_of(fun: Callable[..., Any], primals: Any, tangents: Any) -> Any:
         args = list(primals)
         for i, x in zip(moving, xs, strict=True):
             args[i] = x
-        return fun(*args)
+        return fun(*args, **params)
 
     primal, tangent = (tuple(a[i] for i in moving) for a in (primals, tangents))
     return jax.jvp(of_moving, primal, tangent)[1]
@@ -86,7 +95,9 @@ def _jvp_of(fun: Callable[..., Any], primals: Any, tangents: Any) -> Any:
 def _batch(op: Callable[[], Any], w_at: int) -> Callable[..., tuple[Array, ...]]:
     """Mapped problems are more groups, of one table or of one for each."""
 
-    def rule(size: int, batched: list[bool], *operands: Array) -> tuple[Array, ...]:
+    def rule(
+        size: int, batched: list[bool], *operands: Array, **params: int
+    ) -> tuple[Array, ...]:
         w, is_mapped, xs = operands[w_at], batched[w_at], list(operands)
         others = [i for i in range(len(xs)) if i != w_at]
         for i in others:
@@ -96,38 +107,41 @@ def _batch(op: Callable[[], Any], w_at: int) -> Callable[..., tuple[Array, ...]]
             xs[w_at] = _batching.fold(w)
         for i in others:
             xs[i] = _batching.fold(xs[i])
-        return tuple(_batching.unfold(y, size) for y in op()(*xs))
+        return tuple(_batching.unfold(y, size) for y in op()(*xs, **params))
 
     return rule
 
 
-def _loss_jvp(primals: Any, tangents: Any) -> Any:
+def _loss_jvp(primals: Any, tangents: Any, **params: int) -> Any:
     """Where only ``x`` moves, no logits are held for it either."""
-    loss, sums = loss_op(*primals)
+    loss, sums = loss_op(*primals, **params)
     dx, *others = tangents
     if dx is None or any(t is not None for t in others):
-        return (loss, sums), (_jvp_of(_held_loss, primals, tangents)[0], None)
-    z, _, _ = grads_op(*vary_together(jnp.ones_like(loss), sums, *primals))
+        moved = _jvp_of(_held_loss, primals, tangents, **params)
+        return (loss, sums), (moved[0], None)
+    operands = vary_together(jnp.ones_like(loss), sums, *primals)
+    z, _, _ = grads_op(*operands, **params)
     return (loss, sums), (jnp.sum(z * dx, axis=2), None)
 
 
-def _grads_jvp(primals: Any, tangents: Any) -> Any:
+def _grads_jvp(primals: Any, tangents: Any, **params: int) -> Any:
     ct, sums, *others = tangents
     del sums  # they follow from the others
-    moved = _jvp_of(_held_grads, primals, (ct, None, *others))
-    return grads_op(*primals), moved
+    moved = _jvp_of(_held_grads, primals, (ct, None, *others), **params)
+    return grads_op(*primals, **params), moved
 
 
 loss_op: Any = define(
     "fsparse_fused_softmax_loss",
-    lambda x, *_: [_f32(*x.shape[:2]), _f32(*x.shape[:2], 2)],
+    lambda x, *_, **__: [_f32(*x.shape[:2]), _f32(*x.shape[:2], 2)],
     _held_loss,
     batch=_batch(lambda: loss_op, 1),
     jvp=_loss_jvp,
+    attributes={"num_parts": ALL_PARTS},
 )
 grads_op: Any = define(
     "fsparse_fused_softmax_grads",
-    lambda ct, sums, x, w, ids, *_: [
+    lambda ct, sums, x, w, ids, *_, **__: [
         _f32(*x.shape),
         _f32(*ids.shape, x.shape[2]),
         _f32(*ids.shape),
@@ -135,32 +149,36 @@ grads_op: Any = define(
     _held_grads,
     batch=_batch(lambda: grads_op, 3),
     jvp=_grads_jvp,
+    attributes={"num_parts": ALL_PARTS},
 )
 
 
 # ---- for who differentiates in rows -------------------------------------------------
 
 
-@jax.custom_vjp
-def tapped_loss(tap: Array, x: Array, w: Array, *rest: Array) -> tuple[Array, Array]:
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def tapped_loss(
+    num_parts: int, tap: Array, x: Array, w: Array, *rest: Array
+) -> tuple[Array, Array]:
     """`loss_op` with rows ``w[ids] + tap``, where the tap is 0.
 
     Its gradient in the tap is ``rows``. There is none in ``w``, nor of the sums.
     """
     del tap
-    loss, sums = loss_op(x, w, *rest)
+    loss, sums = loss_op(x, w, *rest, num_parts=num_parts)
     return loss, sums
 
 
-def _forward(tap: Array, *operands: Array) -> tuple[Any, Any]:
+def _forward(num_parts: int, tap: Array, *operands: Array) -> tuple[Any, Any]:
     del tap
-    loss, sums = loss_op(*operands)
+    loss, sums = loss_op(*operands, num_parts=num_parts)
     return (loss, sums), (sums, operands)
 
 
-def _backward(known: tuple[Array, Any], cts: tuple[Array, Array]) -> Any:
+def _backward(num_parts: int, known: Any, cts: tuple[Array, Array]) -> Any:
     sums, operands = known
-    z, rows, columns = grads_op(*vary_together(cts[0], sums, *operands))
+    operands = vary_together(cts[0], sums, *operands)
+    z, rows, columns = grads_op(*operands, num_parts=num_parts)
     return rows, z, None, None, columns, None, None
 
 

@@ -9,6 +9,7 @@ arrays, once.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ from jax.custom_derivatives import SymbolicZero
 
 from fsparse import _batching, reference
 from fsparse._call import define, vary_together
+from fsparse._precision import ALL_PARTS
 from fsparse.matmul import gather_op, sampled_op, sum_examples_op
 
 Array = jax.Array
@@ -27,7 +29,7 @@ def _f32(*shape: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
-def _types(v: Any, x: Any, w: Any, ids: Any) -> list[jax.ShapeDtypeStruct]:
+def _types(v: Any, x: Any, w: Any, ids: Any, **_: int) -> list[jax.ShapeDtypeStruct]:
     """``z``, ``rows``, and scratch: what each slice of the ids adds to ``z``."""
     del w
     (g, b, m), d = v.shape, x.shape[2]
@@ -36,14 +38,18 @@ def _types(v: Any, x: Any, w: Any, ids: Any) -> list[jax.ShapeDtypeStruct]:
     return [_f32(g, b, d), _f32(g, m, d), _f32(g, slices, b, d)]
 
 
-def _twin(v: Array, x: Array, w: Array, ids: Array) -> tuple[Array, Array, Array]:
-    (z,) = reference.gather_matmul(v, w, ids)
-    rows = jnp.einsum("gbm,gbd->gmd", v, x, precision="highest")
+def _twin(
+    v: Array, x: Array, w: Array, ids: Array, **params: int
+) -> tuple[Array, Array, Array]:
+    (z,) = reference.gather_matmul(v, w, ids, **params)
+    (rows,) = reference.sum_examples(v, x, **params)
     rows = jnp.where(reference.valid(ids, w.shape[0])[..., None], rows, 0)
     return z, rows, jnp.zeros(_types(v, x, w, ids)[2].shape)
 
 
-def _batch(size: int, batched: list[bool], *operands: Array) -> tuple[Array, ...]:
+def _batch(
+    size: int, batched: list[bool], *operands: Array, **params: int
+) -> tuple[Array, ...]:
     """Mapped products are more groups, of one table or of one for each."""
     v, x, w, ids = operands
     v, x, ids = map(
@@ -51,22 +57,23 @@ def _batch(size: int, batched: list[bool], *operands: Array) -> tuple[Array, ...
     )
     if batched[2]:
         ids, w = _batching.shift_ids(ids, w.shape[1]), _batching.fold(w)
-    outs = grads_op(_batching.fold(v), _batching.fold(x), w, _batching.fold(ids))
+    v, x, ids = map(_batching.fold, (v, x, ids))
+    outs = grads_op(v, x, w, ids, **params)
     return tuple(_batching.unfold(y, size) for y in outs)
 
 
-def _jvp(primals: Any, tangents: Any) -> Any:
+def _jvp(primals: Any, tangents: Any, **params: int) -> Any:
     """The product rule, of ops that are linear in what moves."""
     (v, x, w, ids), (dv, dx, dw, _) = primals, tangents
     is_row = reference.valid(ids, w.shape[0])[..., None]
     of_z, of_rows = ((dv, w), (v, dw)), ((dv, x), (v, dx))
-    dz = [gather_op(a, b, ids)[0] for a, b in of_z if not (a is None or b is None)]
+    moved = lambda pairs: [ab for ab in pairs if not any(a is None for a in ab)]  # noqa: E731
+    dz = [gather_op(a, b, ids, **params)[0] for a, b in moved(of_z)]
     drows = [
-        jnp.where(is_row, sum_examples_op(a, b)[0], 0)
-        for a, b in of_rows
-        if not (a is None or b is None)
+        jnp.where(is_row, sum_examples_op(a, b, **params)[0], 0)
+        for a, b in moved(of_rows)
     ]
-    return grads_op(*primals), (_sum(dz), _sum(drows), None)
+    return grads_op(*primals, **params), (_sum(dz), _sum(drows), None)
 
 
 def _sum(terms: list[Array]) -> Array | None:
@@ -74,38 +81,46 @@ def _sum(terms: list[Array]) -> Array | None:
 
 
 grads_op: Callable[..., Any] = define(
-    "fsparse_sampled_grads", _types, _twin, batch=_batch, jvp=_jvp
+    "fsparse_sampled_grads",
+    _types,
+    _twin,
+    batch=_batch,
+    jvp=_jvp,
+    attributes={"num_parts": ALL_PARTS},
 )
 
 
 # ---- the same for who differentiates ------------------------------------------------
 
 
-@jax.custom_vjp
-def tapped_matmul(x: Array, tap: Array, w: Array, ids: Array) -> Array:
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def tapped_matmul(
+    x: Array, tap: Array, w: Array, ids: Array, num_parts: int = ALL_PARTS
+) -> Array:
     """``y[g, i, j] = x[g, i] . (w[ids[g, j]] + tap[g, j])``, where the tap is 0.
 
     Its gradient in the tap is ``rows``. There is none in ``w``.
     """
     del tap
-    return sampled_op(x, w, ids)[0]
+    return sampled_op(x, w, ids, num_parts=num_parts)[0]
 
 
-def _forward(x: Any, tap: Any, w: Any, ids: Any) -> tuple[Array, Any]:
+def _forward(x: Any, tap: Any, w: Any, ids: Any, num_parts: int) -> tuple[Array, Any]:
     """Remembers the table if the gradient of ``x`` is wanted, too."""
     del tap
-    (y,) = sampled_op(x.value, w.value, ids.value)
+    (y,) = sampled_op(x.value, w.value, ids.value, num_parts=num_parts)
     return y, (x.value, w.value if x.perturbed else None, ids.value)
 
 
-def _backward(known: tuple[Array, Array | None, Array], v: Any) -> Any:
+def _backward(num_parts: int, known: tuple[Array, Array | None, Array], v: Any) -> Any:
     x, w, ids = known
     if isinstance(v, SymbolicZero):
         v = jnp.zeros(v.shape, v.dtype)
     if w is None:
-        (rows,) = sum_examples_op(*vary_together(v, x))
+        (rows,) = sum_examples_op(*vary_together(v, x), num_parts=num_parts)
         return None, rows, None, None
-    z, rows, _ = grads_op(*vary_together(v, x, w, ids))
+    operands = vary_together(v, x, w, ids)
+    z, rows, _ = grads_op(*operands, num_parts=num_parts)
     return z, rows, None, None
 
 

@@ -27,6 +27,7 @@ from jax.extend.core import JaxprEqn, Literal
 from fsparse._call import vary_over, vary_together, varying_axes
 from fsparse._fused_softmax import tapped_loss
 from fsparse._ordering import hold
+from fsparse._precision import ALL_PARTS
 from fsparse._shared_grads import tapped_matmul
 from fsparse.matmul import sum_examples_op
 from fsparse.row_gradients import RowGrad, row_grad
@@ -162,16 +163,16 @@ def _product(op: str, eqn: JaxprEqn, inputs: Sequence[Any], tap: Any) -> Any:
     if _is_ref(known) or not _is_ref(w):
         return _no_rule(eqn, inputs, tap)
     if op == "sampled" and known.shape[1] != 1:
-        return _shared(known, w, ids, tap)
+        return _shared(known, w, ids, tap, **eqn.params)
     (y,) = _bind(eqn, [known, w.value, ids])
     y, read = _tapped(_Read(ids, known, y, op, w.index), tap)
     return [y], read
 
 
-def _shared(x: Array, w: _Ref, ids: Array, tap: Any) -> Any:
+def _shared(x: Array, w: _Ref, ids: Array, tap: Any, num_parts: int = ALL_PARTS) -> Any:
     """``sampled(x, w, ids)`` of examples that share ids: the tap is one of the rows."""
     (x, table, ids), tap, read = _row_taps(w, tap, x, ids)
-    return [tapped_matmul(x, tap, table, ids)], read
+    return [tapped_matmul(x, tap, table, ids, num_parts)], read
 
 
 def _fused_loss(eqn: JaxprEqn, inputs: Sequence[Any], tap: Any) -> Any:
@@ -180,7 +181,8 @@ def _fused_loss(eqn: JaxprEqn, inputs: Sequence[Any], tap: Any) -> Any:
     if _is_ref(x) or not _is_ref(w):
         return _no_rule(eqn, inputs, tap)
     operands, tap, read = _row_taps(w, tap, x, ids, *rest)
-    return list(tapped_loss(tap, *operands)), read
+    num_parts = eqn.params.get("num_parts", ALL_PARTS)
+    return list(tapped_loss(num_parts, tap, *operands)), read
 
 
 def _row_taps(w: _Ref, tap: Any, x: Array, ids: Array, *rest: Array) -> Any:

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from fsparse import _checks, _fused_softmax, _softmax
 from fsparse._call import vary_together
+from fsparse._precision import num_parts
 
 Array = jax.Array
 
@@ -84,7 +85,8 @@ def fused_softmax_loss(
     Nothing aliases. Values are not checked, as there. Differentiable to any order in
     ``x``, ``w`` and ``offsets``. Gradients of :func:`fsparse.value_and_grad` in a
     Table, and those of JAX in ``x`` alone, hold no logits: they allocate ``f32[m, d]``
-    and a few ``f32[b, d]``. Others, and higher ones, hold ``f32[b, m]``.
+    and a few ``f32[b, d]``. Others, and higher ones, hold ``f32[b, m]``. Products are
+    as precise as those of :func:`sampled_matmul`.
 
     Source: losses fused with the last layer, as in Wijmans et al., Cut Your Losses in
     Large-Vocabulary Language Models (arXiv:2411.09009), here over an active set.
@@ -97,7 +99,8 @@ def fused_softmax_loss(
     if offsets is None:
         offsets = jnp.zeros(jnp.shape(ids), jnp.float32)
     x, w, *shared = _checked_product(x, w, ids, offsets, targets, is_active)
-    return _fused_softmax.loss_op(x[None], w, *(a[None] for a in shared))[0][0]
+    operands = x[None], w, *(a[None] for a in shared)
+    return _fused_softmax.loss_op(*operands, num_parts=num_parts())[0][0]
 
 
 def sampled_sigmoid_loss(logits: Array, targets: Array, is_active: Array) -> Array:

@@ -23,8 +23,10 @@ import jax.numpy as jnp
 
 from fsparse import _batching, _checks, reference
 from fsparse._call import define, vary_over, varying_axes
+from fsparse._precision import ALL_PARTS, num_parts
 
 Array = jax.Array
+_PARTS = {"num_parts": ALL_PARTS}
 
 
 def _f32(*shape: int) -> jax.ShapeDtypeStruct:
@@ -35,54 +37,70 @@ def _f32(*shape: int) -> jax.ShapeDtypeStruct:
 
 
 def _batch_scatter(
-    size: int, batched: list[bool], v: Array, x: Array, ids: Array, *, num_rows: int
+    size: int,
+    batched: list[bool],
+    v: Array,
+    x: Array,
+    ids: Array,
+    *,
+    num_rows: int,
+    **params: int,
 ) -> tuple[Array, Array]:
     v, x, ids = map(_batching.spread, [size] * 3, batched, (v, x, ids))
     ids = _batching.fold(_batching.shift_ids(ids, num_rows))
-    outs = scatter_op(
-        _batching.fold(v), _batching.fold(x), ids, num_rows=size * num_rows
-    )
+    every = {"num_rows": size * num_rows, **params}
+    outs = scatter_op(_batching.fold(v), _batching.fold(x), ids, **every)
     out, products = (_batching.unfold(y, size) for y in outs)
     return out, products
 
 
-def _scatter_types(v: Array, x: Array, ids: Array, *, num_rows: int) -> list[Any]:
+def _scatter_types(
+    v: Array, x: Array, ids: Array, *, num_rows: int, num_parts: int = ALL_PARTS
+) -> list[Any]:
+    del ids, num_parts
     d = x.shape[2]
     return [_f32(num_rows, d), _f32(reference.num_products(v), d)]
 
 
-def _sampled(x: Array, w: Array, ids: Array) -> Array:
-    return sampled_op(x, w, ids)[0]
+def _sampled(x: Array, w: Array, ids: Array, **params: int) -> Array:
+    return sampled_op(x, w, ids, **params)[0]
 
 
-def _gather(v: Array, w: Array, ids: Array) -> Array:
-    return gather_op(v, w, ids)[0]
+def _gather(v: Array, w: Array, ids: Array, **params: int) -> Array:
+    return gather_op(v, w, ids, **params)[0]
 
 
-def _scatter(v: Array, x: Array, ids: Array, w: Any) -> Array:
+def _scatter(v: Array, x: Array, ids: Array, w: Any, **params: int) -> Array:
     """The gradient of a table like ``w``."""
-    return scatter_op(v, x, ids, num_rows=w.shape[0])[0].astype(w.dtype)
+    return scatter_op(v, x, ids, num_rows=w.shape[0], **params)[0].astype(w.dtype)
+
+
+def _of_parts(op: Callable[..., Any]) -> Callable[..., Any]:
+    """A transpose of ``scatter_op``, which has no ``num_rows``."""
+    return lambda *args, num_rows, **params: op(*args, **params)
 
 
 sampled_op: Callable[..., Any] = define(
     "fsparse_sampled_matmul",
-    lambda x, w, ids: [_f32(*x.shape[:2], ids.shape[1])],
+    lambda x, w, ids, **_: [_f32(*x.shape[:2], ids.shape[1])],
     reference.sampled_matmul,
-    batch=lambda *args: _batching.row_products(sampled_op, *args),
+    batch=lambda *args, **p: _batching.row_products(sampled_op, *args, **p),
     transposes={
-        0: lambda ct, x, w, ids: _gather(ct, w, ids),
-        1: lambda ct, x, w, ids: _scatter(ct, x, ids, w),
+        0: lambda ct, x, w, ids, **p: _gather(ct, w, ids, **p),
+        1: lambda ct, x, w, ids, **p: _scatter(ct, x, ids, w, **p),
     },
+    attributes=_PARTS,
 )
 gather_op: Callable[..., Any] = define(
     "fsparse_gather_matmul",
-    lambda v, w, ids: [_f32(*v.shape[:2], w.shape[1])],
+    lambda v, w, ids, **_: [_f32(*v.shape[:2], w.shape[1])],
     reference.gather_matmul,
-    batch=lambda *args: _batching.row_products(gather_op, *args),
+    batch=lambda *args, **p: _batching.row_products(gather_op, *args, **p),
     transposes={
-        0: lambda ct, v, w, ids: _sampled(ct, w, ids),
-        1: lambda ct, v, w, ids: _scatter(v, ct, ids, w),
+        0: lambda ct, v, w, ids, **p: _sampled(ct, w, ids, **p),
+        1: lambda ct, v, w, ids, **p: _scatter(v, ct, ids, w, **p),
     },
+    attributes=_PARTS,
 )
 scatter_op = define(
     "fsparse_scatter_outer",
@@ -90,25 +108,29 @@ scatter_op = define(
     reference.scatter_outer,
     batch=_batch_scatter,
     transposes={
-        0: lambda ct, v, x, ids, num_rows: _sampled(x, ct, ids),
-        1: lambda ct, v, x, ids, num_rows: _gather(v, ct, ids),
+        0: _of_parts(lambda ct, v, x, ids, **p: _sampled(x, ct, ids, **p)),
+        1: _of_parts(lambda ct, v, x, ids, **p: _gather(v, ct, ids, **p)),
     },
+    attributes=_PARTS,
 )
 sum_examples_op: Callable[..., Any] = define(
     "fsparse_sum_examples",
-    lambda v, x: [_f32(v.shape[0], v.shape[2], x.shape[2])],
-    lambda v, x: (jnp.einsum("gbm,gbd->gmd", v, x, precision="highest"),),
-    batch=lambda *args: _batch_sum_examples(*args),
+    lambda v, x, **_: [_f32(v.shape[0], v.shape[2], x.shape[2])],
+    reference.sum_examples,
+    batch=lambda *args, **p: _batch_sum_examples(*args, **p),
     transposes={
-        0: lambda ct, v, x: _sampled(x, *_all_rows(ct)),
-        1: lambda ct, v, x: _gather(v, *_all_rows(ct)),
+        0: lambda ct, v, x, **p: _sampled(x, *_all_rows(ct), **p),
+        1: lambda ct, v, x, **p: _gather(v, *_all_rows(ct), **p),
     },
+    attributes=_PARTS,
 )
 
 
-def _batch_sum_examples(size: int, batched: list[bool], *operands: Array) -> Any:
+def _batch_sum_examples(
+    size: int, batched: list[bool], *operands: Array, **params: int
+) -> Any:
     spread = map(_batching.spread, [size] * 2, batched, operands)
-    (y,) = sum_examples_op(*map(_batching.fold, spread))
+    (y,) = sum_examples_op(*map(_batching.fold, spread), **params)
     return (_batching.unfold(y, size),)
 
 
@@ -142,7 +164,9 @@ def sampled_matmul(x: Array, w: Array, ids: Array) -> Array:
       ValueError: if the shapes disagree.
 
     Nothing aliases. Differentiable to any order in ``x`` and ``w``, whose gradient is
-    dense, of the type of ``w``, unless :func:`fsparse.value_and_grad` takes it.
+    dense, of the type of ``w``, unless :func:`fsparse.value_and_grad` takes it. With
+    shared ids, operands are rounded to bf16, and sums are not, if
+    :func:`jax.default_matmul_precision` asks for "bfloat16" and the CPU multiplies it.
 
     The selection is SLIDE's and BOLT's (arXiv 2303.17727, section 3).
 
@@ -161,7 +185,7 @@ def sampled_matmul(x: Array, w: Array, ids: Array) -> Array:
     )
     _check_one_set_each(fn, ids, x=x)
     if ids.ndim == 1:
-        return _sampled(x[None], w, ids[None])[0]
+        return _sampled(x[None], w, ids[None], num_parts=num_parts())[0]
     return _sampled(x[:, None], w, ids)[:, 0]
 
 
@@ -184,7 +208,8 @@ def gather_matmul(v: Array, w: Array, ids: Array) -> Array:
       ValueError: if the shapes disagree.
 
     Nothing aliases. Differentiable to any order in ``v`` and ``w``, whose gradient is
-    dense, of the type of ``w``, unless :func:`fsparse.value_and_grad` takes it.
+    dense, of the type of ``w``, unless :func:`fsparse.value_and_grad` takes it. As
+    precise as :func:`sampled_matmul`.
 
     Example:
       >>> import jax.numpy as jnp
@@ -196,7 +221,7 @@ def gather_matmul(v: Array, w: Array, ids: Array) -> Array:
     _check_table(fn, ids, w=w)
     _check_coefficients(fn, ids, v=v)
     if ids.ndim == 1:
-        return _gather(v[None], w, ids[None])[0]
+        return _gather(v[None], w, ids[None], num_parts=num_parts())[0]
     return _gather(v[:, None], w, ids)[:, 0]
 
 
@@ -243,7 +268,8 @@ def scatter_outer(v: Array, x: Array, ids: Array, *, num_rows: int) -> Array:
         fn, v.shape[0] == x.shape[0], "v.shape[0] must equal x.shape[0]", v=v, x=x
     )
     if ids.ndim == 1:
-        return scatter_op(v[None], x[None], ids[None], num_rows=num_rows)[0]
+        params = {"num_rows": num_rows, "num_parts": num_parts()}
+        return scatter_op(v[None], x[None], ids[None], **params)[0]
     return scatter_op(v[:, None], x[:, None], ids, num_rows=num_rows)[0]
 
 

@@ -11,6 +11,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from fsparse._precision import ALL_PARTS, of_dot
+
 Array = jax.Array
 Rows = tuple[Array, Array, Array]
 
@@ -28,16 +30,26 @@ def take_rows(w: Array, ids: Array) -> Array:
     return jnp.where(valid(ids, w.shape[0])[..., None], w[safe].astype(jnp.float32), 0)
 
 
-def sampled_matmul(x: Array, w: Array, ids: Array) -> tuple[Array]:
+def sampled_matmul(
+    x: Array, w: Array, ids: Array, num_parts: int = ALL_PARTS
+) -> tuple[Array]:
     """``y[g, i, j] = x[g, i] . w[ids[g, j]]``: ``f32[g, b, m]``."""
-    y = jnp.einsum("gbd,gmd->gbm", x, take_rows(w, ids), precision="highest")
+    precision = of_dot(num_parts)
+    y = jnp.einsum("gbd,gmd->gbm", x, take_rows(w, ids), precision=precision)
     return (jnp.where(valid(ids, w.shape[0])[:, None, :], y, 0),)
 
 
-def gather_matmul(v: Array, w: Array, ids: Array) -> tuple[Array]:
+def gather_matmul(
+    v: Array, w: Array, ids: Array, num_parts: int = ALL_PARTS
+) -> tuple[Array]:
     """``z[g, i] = sum_j v[g, i, j] w[ids[g, j]]``: ``f32[g, b, d]``."""
-    v = jnp.where(valid(ids, w.shape[0])[:, None, :], v, 0)
-    return (jnp.einsum("gbm,gmd->gbd", v, take_rows(w, ids), precision="highest"),)
+    v, precision = jnp.where(valid(ids, w.shape[0])[:, None], v, 0), of_dot(num_parts)
+    return (jnp.einsum("gbm,gmd->gbd", v, take_rows(w, ids), precision=precision),)
+
+
+def sum_examples(v: Array, x: Array, num_parts: int = ALL_PARTS) -> tuple[Array]:
+    """``out[g, j] = sum_i v[g, i, j] x[g, i]``: ``f32[g, m, d]``."""
+    return (jnp.einsum("gbm,gbd->gmd", v, x, precision=of_dot(num_parts)),)
 
 
 def num_products(v: Array) -> int:
@@ -46,9 +58,11 @@ def num_products(v: Array) -> int:
     return 0 if b == 1 else g * m
 
 
-def scatter_outer(v: Array, x: Array, ids: Array, num_rows: int) -> tuple[Array, Array]:
+def scatter_outer(
+    v: Array, x: Array, ids: Array, num_rows: int, num_parts: int = ALL_PARTS
+) -> tuple[Array, Array]:
     """``out[ids[g, j]] += sum_i v[g, i, j] x[g, i]``: ``f32[num_rows, d]``, scratch."""
-    rows = jnp.einsum("gbm,gbd->gmd", v, x, precision="highest")
+    (rows,) = sum_examples(v, x, num_parts)
     safe = jnp.where(valid(ids, num_rows), ids, num_rows)
     out = jnp.zeros((num_rows, x.shape[-1]), x.dtype)
     scratch = jnp.zeros((num_products(v), x.shape[-1]), x.dtype)

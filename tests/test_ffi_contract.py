@@ -179,7 +179,7 @@ CALLS = {
     ),
     "fsparse_sampled_grads": (
         {"v": f32(2, B, K), "x": f32(2, B, D), "w": f32(N, D), "ids": i32(2, K)},
-        {"z": f32(2, B, D), "rows": f32(2, K, D), "parts": f32(2, 1, B, D)},
+        {"z": f32(2, B, D), "rows": f32(2, K, D), "slice_z": f32(2, 1, B, D)},
     ),
     "fsparse_softmax_loss": (EXAMPLES, {"loss": f32(B), "sums": f32(B, 2)}),
     "fsparse_softmax_delta": (
@@ -212,6 +212,16 @@ CALLS = {
         {"scores": f32(B, K), "ids": i32(B, K)},
     ),
 }
+# Products, which are told of how many bf16 parts their operands are.
+OF_PARTS = [
+    "fsparse_sampled_matmul",
+    "fsparse_gather_matmul",
+    "fsparse_scatter_outer",
+    "fsparse_sum_examples",
+    "fsparse_sampled_grads",
+    "fsparse_fused_softmax_loss",
+    "fsparse_fused_softmax_grads",
+]
 # Tables that are only read may be f32 or bf16: their handlers check them by name.
 TABLES = {
     ("fsparse_sampled_matmul", "w"),
@@ -264,9 +274,11 @@ FREE = {
 }
 
 
-def call(name, operands, results):
+def call(name, operands, results, num_parts=3):
     types = [jax.ShapeDtypeStruct(r.shape, r.dtype) for r in results.values()]
-    return jax.block_until_ready(jax.ffi.ffi_call(name, types)(*operands.values()))
+    given = {"num_parts": np.int32(num_parts)} if name in OF_PARTS else {}
+    out = jax.ffi.ffi_call(name, types)(*operands.values(), **given)
+    return jax.block_until_ready(out)
 
 
 def grown(x, axis):
@@ -366,6 +378,14 @@ def test_a_table_that_is_not_aliased_is_copied(name):
 def test_wrong_sizes_are_refused_by_name(name, operands, results):
     with pytest.raises(jax.errors.JaxRuntimeError, match=rf"{name}: \S+.* must be \d+"):
         call(name, operands, results)
+
+
+@pytest.mark.parametrize("name", OF_PARTS)
+def test_other_numbers_of_parts_are_refused(name):
+    for result in call(name, *CALLS[name], num_parts=1):
+        assert np.isfinite(result).all()
+    with pytest.raises(jax.errors.JaxRuntimeError, match=rf"{name}: num_parts must be"):
+        call(name, *CALLS[name], num_parts=2)
 
 
 @pytest.mark.parametrize(("name", "operands", "results"), [*variants(wrong_types)])

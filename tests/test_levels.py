@@ -15,6 +15,7 @@ import test_fused_softmax
 import test_hadamard_codes
 import test_losses
 import test_matmul
+import test_precision
 import test_quantized
 import test_rounding
 import test_rows
@@ -55,6 +56,10 @@ def check_all():
         test_fused_softmax.test_bf16_has_the_bits_of_f32(rng, size)
     test_fused_softmax.test_logits_of_all_magnitudes(rng)
     test_shared_grads.test_values_of_all_magnitudes(rng)
+    for size in test_precision.SIZES:
+        test_precision.test_operands_are_rounded_and_sums_are_not(rng, size)
+        test_precision.test_bf16_tables_have_the_bits_of_f32_tables(rng, size)
+    test_precision.test_the_fused_loss_is_that_of_rounded_logits(rng)
     test_matmul.test_bf16_has_the_bits_of_f32_for_every_rest_of_a_vector(rng)
     for shared in (False, True):
         test_matmul.test_every_bf16_is_widened(shared)

@@ -75,6 +75,7 @@ def every_op(x, w, v, ids):
         "shared_grads_bf16": grads_op(vs[None], x[None], half, shared[None])[:2],
         "fused_softmax": fused_softmax(x, w, shared),
         "fused_softmax_bf16": fused_softmax(x, half, shared),
+        **in_bf16(x, w, vs, shared),
         "rows_of_examples": sum_examples_op(v[None], x[None]),
         "int8_top_k": fsparse.dense_top_k(x, int8, 20),
         "int8_top_k_of_one": fsparse.dense_top_k(x[:1], int8, 20),
@@ -100,6 +101,17 @@ def fused_softmax(x, w, ids):
         return fsparse.fused_softmax_loss(x, table, many, targets, is_active).sum()
 
     return fsparse.value_and_grad(loss, (0, 1))(x, fsparse.Table(w))
+
+
+def in_bf16(x, w, v, ids):
+    """Products of operands that are rounded."""
+    with jax.default_matmul_precision("bfloat16"):
+        return {
+            "fused_softmax_in_bf16": fused_softmax(x, w, ids),
+            "sampled_in_bf16": fsparse.sampled_matmul(x, w, ids),
+            "gather_in_bf16": fsparse.gather_matmul(v, w, ids),
+            "grads_in_bf16": grads_op(v[None], x[None], w, ids[None], num_parts=1)[:2],
+        }
 
 
 def of_sketches(v, ids, num_cells=500):

@@ -46,12 +46,16 @@ def visits(
 
 
 def training(
-    counted: Visits, width: int, dtype: str = "float32", moment_dtype: str = "float32"
+    counted: Visits,
+    width: int,
+    dtype: str = "float32",
+    moment_dtype: str = "float32",
+    products: str = "float32",
 ) -> tuple[Phase, ...]:
     """Forward, backward and Adam on the rows that are active."""
     row = width * BYTES[dtype]
     state = row + 2 * width * BYTES[moment_dtype]
-    flops = "flops_bf16" if dtype == "bfloat16" else "flops_f32"
+    flops = "flops_bf16" if products == "bfloat16" else "flops_f32"
     product = 2 * width * counted.products
     return (
         {"sorted_read": counted.features * row},  # embedding bag

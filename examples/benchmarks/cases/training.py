@@ -33,6 +33,8 @@ OURS: dict[str, dict[str, Any]] = {  # system -> arguments
     "fsparse, small pages": {"huge_pages": False},
     "fsparse bf16 tables": {"dtype": "bfloat16"},
     "fsparse bf16 tables, moments": _BF16,
+    "fsparse, bf16 products": {"products": "bfloat16"},
+    "fsparse bf16 tables, moments, products": {**_BF16, "products": "bfloat16"},
     "fsparse per example": {"per_example": True},
     "fsparse, logits held": {"fused": False},
 }
@@ -43,7 +45,8 @@ def ours(shape: Shape, system: str) -> Job:
     arguments = OURS[system]
     counted = traffic.visits(**shape, per_example=arguments.get("per_example", False))
     types = {k: v for k, v in arguments.items() if k.endswith("dtype")}
-    work = traffic.training(counted, shape["width"], **types)
+    products = arguments.get("products", types.get("dtype", "float32"))
+    work = traffic.training(counted, shape["width"], **types, products=products)
     return Job(
         shape, system, _FSPARSE + "sampled", arguments, work, gigabytes(shape, **types)
     )
@@ -92,6 +95,16 @@ def sampled_peers(shape: Shape) -> list[Job]:
             torch,
             {"sampled": True},
             by_rows,
+            room,
+            "torch",
+            tries_huge_pages=True,
+        ),
+        Job(
+            shape,
+            "torch sampled, bf16 products",
+            torch,
+            {"sampled": True, "products": "medium"},
+            traffic.training(counted, shape["width"], products="bfloat16"),
             room,
             "torch",
             tries_huge_pages=True,
@@ -175,11 +188,11 @@ def batch_sizes(quick: bool) -> list[Job]:
     jobs = []
     for batch in sizes:
         shape = (TINY if quick else AMAZON) | {"batch": batch}
-        systems = ["fsparse", "fsparse bf16 tables"]
+        systems = ["fsparse", "fsparse, bf16 products"]
         if batch >= 1024:
             systems.append("fsparse, logits held")
         mine = [ours(shape, system) for system in systems]
-        jobs += [*mine, *sampled_peers(shape)[:2]]
+        jobs += [*mine, *sampled_peers(shape)[:3]]
     return jobs
 
 

@@ -90,11 +90,13 @@ def sampled(
     per_example: bool = False,
     huge_pages: bool = True,
     fused: bool = True,
+    products: str = "highest",
 ) -> Callable[[], None]:
     """Uniform negatives, shared by the batch or of each example.
 
-    With ``fused``, many logits are not held.
+    With ``fused``, many logits are not held. ``products`` is their precision.
     """
+    jax.config.update("jax_default_matmul_precision", products)
     params, optimizer, state = init(features, labels, width, dtype, moment_dtype)
     if huge_pages:
         fsparse.use_huge_pages((params, state))

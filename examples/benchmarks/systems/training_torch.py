@@ -31,9 +31,11 @@ def train(
     negatives: int,
     sampled: bool,
     dtype: str = "float32",
+    products: str = "highest",
 ) -> Callable[[], None]:
     """A step in place. The bag is sparse in both."""
     use_all_cores()
+    torch.set_float32_matmul_precision(products)
     embedding = random_table(features, width)
     output = random_table(labels, width, getattr(torch, dtype))
     wide = [embedding, output] if sampled else [embedding]
