@@ -92,9 +92,9 @@ def fused_softmax_loss(
     Large-Vocabulary Language Models (arXiv:2411.09009), here over an active set.
 
     Example:
-      >>> x, w, ids = jnp.ones((1, 2)), jnp.eye(3, 2), jnp.array([0, 2])
-      >>> fused_softmax_loss(x, w, ids, jnp.array([[1]]), jnp.array([True, True]))
-      Array([1.3132617], dtype=float32)
+      >>> x, w, ids = jnp.zeros((1, 2)), jnp.ones((9, 2)), jnp.array([0, 4, 7])
+      >>> fused_softmax_loss(x, w, ids, jnp.array([[1]]), jnp.array([True] * 3))
+      Array([1.0986123], dtype=float32)
     """
     if offsets is None:
         offsets = jnp.zeros(jnp.shape(ids), jnp.float32)
