@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <vector>
 
 #include "handlers.h"
 #include "kernels.h"
@@ -93,6 +94,20 @@ inline void SerialGemm(const Product& product, Operand a, Operand b, int64_t m,
       product.run(a, b, block, out + i0 * n + j0, n, scratch);
     }
   }
+}
+
+// out[g, r, :] = the sum over s of parts[g, s, r, :], in order.
+inline void SumSlices(ffi::ThreadPool& pool, const float* parts, int64_t groups,
+                      int64_t slices, int64_t rows, int64_t d, float* out) {
+  const std::vector<float> ones(slices, 1.0f);
+  auto run = [&](int64_t begin, int64_t end) {
+    std::fill(out + begin * d, out + end * d, 0.0f);
+    for (int64_t k = begin; k < end; ++k) {
+      const float* first = parts + (k / rows * slices * rows + k % rows) * d;
+      Dispatch()->add_rows(ones.data(), {first, rows * d}, 0, slices, d, out + k * d);
+    }
+  };
+  ParallelFor(pool, groups * rows, GrainFor(slices * d), run);
 }
 
 }  // namespace fsparse

@@ -16,7 +16,9 @@ namespace {
 using Mask = ffi::BufferR2<ffi::PRED>;
 constexpr int64_t kTileExamples = 256, kMostTileIds = 640, kWholeIds = 32;
 // Slices of ids, which threads take, add to a z each: many, but for their memory.
-constexpr int64_t kMostPartFloats = 1 << 22, kLeastSlices = 4;
+constexpr int64_t kMostPartFloats = 1 << 22, kFewSlices = 4, kLeastTasks = 8;
+
+constexpr int64_t kFlopsPerExp = 30;
 
 // One tile of the logits of group g.
 struct LogitTile {
@@ -138,18 +140,22 @@ ExpSum Total(const ExpSum* sums, int64_t count, int64_t stride) {
   return total;
 }
 
-void PutLosses(const Problem& p, const Found& found, float* loss, float* sums) {
+void PutLosses(ffi::ThreadPool& pool, const Problem& p, const Found& found, float* loss,
+               float* sums) {
   const int64_t tiles = p.IdTiles();
-  for (int64_t e = 0; e < p.groups * p.b; ++e) {
-    const int64_t g = e / p.b, i = e % p.b;
-    const ExpSum z = Total(&found.sums[g * tiles * p.b + i], tiles, p.b);
-    const float log_z = std::log(z.sum) + z.shift;
-    float total = 0.0f;
-    p.ForLabels(e, [&](int64_t l, int32_t) { total += log_z - found.of_labels[l]; });
-    loss[e] = total / std::max<int64_t>(1, p.NumLabels(e));
-    sums[2 * e] = z.shift;
-    sums[2 * e + 1] = z.sum;
-  }
+  auto run = [&](int64_t begin, int64_t end) {
+    for (int64_t e = begin; e < end; ++e) {
+      const int64_t first = e / p.b * tiles * p.b + e % p.b;
+      const ExpSum z = Total(found.sums.data() + first, tiles, p.b);
+      const float log_z = std::log(z.sum) + z.shift;
+      float total = 0.0f;
+      p.ForLabels(e, [&](int64_t l, int32_t) { total += log_z - found.of_labels[l]; });
+      loss[e] = total / std::max<int64_t>(1, p.NumLabels(e));
+      sums[2 * e] = z.shift;
+      sums[2 * e + 1] = z.sum;
+    }
+  };
+  ParallelFor(pool, p.groups * p.b, GrainFor(kFlopsPerExp * tiles), run);
 }
 
 void Loss(ffi::ThreadPool& pool, const Problem& p, float* loss, float* sums) {
@@ -169,7 +175,7 @@ void Loss(ffi::ThreadPool& pool, const Problem& p, float* loss, float* sums) {
   };
   ParallelFor(pool, p.groups * tiles,
               GrainFor(2 * std::min(kTileExamples, p.b) * p.TileIds() * p.d), run);
-  PutLosses(p, found, loss, sums);
+  PutLosses(pool, p, found, loss, sums);
 }
 
 // ---- its gradients ------------------------------------------------------------------
@@ -257,20 +263,25 @@ void BothProducts(const Problem& p, const PackedExamples& x, const LogitTile& t,
       scratch);
 }
 
-// Adds the gradients of a tile to those of all, z to `part`.
-void AddTile(const Problem& p, const PackedExamples& x, const Gradients& to,
-             const LogitTile& t, float* part, float* scratch) {
+// Where some tiles of a group add their gradients.
+struct Sums {
+  float* z;        // [b, d]
+  float* rows;     // [m, d]
+  float* columns;  // [m]
+};
+
+void AddTile(const Problem& p, const PackedExamples& x, const Gradients& of,
+             const LogitTile& t, const Sums& to, float* scratch) {
   float* v = scratch;
   float* z = v + TileFloats(p);
   float* rows = z + kTileExamples * p.d;
   float* rest = rows + p.TileIds() * p.d;
   Logits(p, t, v, rest);
-  Delta(p, to, t, v);
+  Delta(p, of, t, v);
   BothProducts(p, x, t, v, z, rows, rest);
-  const int64_t column = t.g * p.m + t.j0;
-  Add(z, t.b * p.d, part + t.i0 * p.d);
-  Add(rows, t.m * p.d, to.rows + column * p.d);
-  AddAll(v, t.b, t.m, to.columns + column);
+  Add(z, t.b * p.d, to.z + t.i0 * p.d);
+  Add(rows, t.m * p.d, to.rows + t.j0 * p.d);
+  AddAll(v, t.b, t.m, to.columns + t.j0);
 }
 
 int64_t GradientScratch(const Problem& p) {
@@ -279,43 +290,79 @@ int64_t GradientScratch(const Problem& p) {
          std::max(kernels.product.scratch_floats, kernels.product_grads.scratch_floats);
 }
 
-// Some tiles of ids, of all examples: they own their rows, and add to a z of their own.
-void Slice(const Problem& p, const PackedExamples& x, const Gradients& to, int64_t g,
-           int64_t first, int64_t last, float* part) {
+// A part of the tiles of ids, or of examples.
+struct Range {
+  int64_t each, parts, tiles;
+
+  int64_t begin(int64_t part) const { return part * each; }
+  int64_t end(int64_t part) const { return std::min(begin(part) + each, tiles); }
+};
+
+// At least `wanted` parts, if there are as many tiles.
+Range Divide(int64_t tiles, int64_t wanted) {
+  const int64_t each = std::max<int64_t>(1, tiles / std::max<int64_t>(1, wanted));
+  return {each, (tiles + each - 1) / each, tiles};
+}
+
+// The tasks of a group: each slice of ids has a z of its own, and where slices are few
+// each chunk of examples has its own rows. They depend on sizes alone.
+struct Tasks {
+  Range slices, chunks;
+
+  explicit Tasks(const Problem& p)
+      : slices(Divide(p.IdTiles(), std::max(kFewSlices, MostSlices(p)))),
+        chunks(Divide(p.ExampleTiles(),
+                      kLeastTasks / std::max<int64_t>(1, slices.parts))) {}
+
+  static int64_t MostSlices(const Problem& p) {
+    return kMostPartFloats / std::max<int64_t>(1, p.b * p.d);
+  }
+  int64_t count() const { return slices.parts * chunks.parts; }
+};
+
+void RunTask(const Problem& p, const PackedExamples& x, const Gradients& of,
+             const Tasks& tasks, int64_t g, int64_t task, const Sums& to) {
+  const int64_t slice = task / tasks.chunks.parts, chunk = task % tasks.chunks.parts;
+  const int64_t i_begin = tasks.chunks.begin(chunk), i_end = tasks.chunks.end(chunk);
   float* scratch = Scratch(GradientScratch(p));
-  std::fill_n(part, p.b * p.d, 0.0f);
-  for (int64_t j = first; j < last; ++j) {
-    const int64_t j0 = j * p.TileIds(), m = std::min(p.TileIds(), p.m - j0);
-    std::fill_n(to.rows + (g * p.m + j0) * p.d, m * p.d, 0.0f);
-    std::fill_n(to.columns + g * p.m + j0, m, 0.0f);
-    for (int64_t i = 0; i < p.ExampleTiles(); ++i) {
+  std::fill(to.z + std::min(p.b, i_begin * kTileExamples) * p.d,
+            to.z + std::min(p.b, i_end * kTileExamples) * p.d, 0.0f);
+  for (int64_t j = tasks.slices.begin(slice); j < tasks.slices.end(slice); ++j) {
+    const int64_t j0 = j * p.TileIds(), j1 = std::min(j0 + p.TileIds(), p.m);
+    std::fill(to.rows + j0 * p.d, to.rows + j1 * p.d, 0.0f);
+    std::fill(to.columns + j0, to.columns + j1, 0.0f);
+    for (int64_t i = i_begin; i < i_end; ++i) {
       const LogitTile t = p.Tile(g, i, j);
-      if (t.m > 0) AddTile(p, x, to, t, part, scratch);
+      if (t.m > 0) AddTile(p, x, of, t, to, scratch);
     }
   }
 }
 
-void AllGradients(ffi::ThreadPool& pool, const Problem& p, const Gradients& to) {
-  const int64_t size = p.b * p.d, tiles = p.IdTiles();
-  const int64_t most = kMostPartFloats / std::max<int64_t>(1, size);
-  const int64_t each = std::max<int64_t>(1, tiles / std::max(kLeastSlices, most));
-  const int64_t slices = (tiles + each - 1) / each;
-  const std::unique_ptr<float[]> parts(new float[p.groups * slices * size]);
+void AllGradients(ffi::ThreadPool& pool, const Problem& p, const Gradients& of) {
+  const Tasks tasks(p);
+  const int64_t slices = tasks.slices.parts, chunks = tasks.chunks.parts;
+  const std::unique_ptr<float[]> z(new float[p.groups * slices * p.b * p.d]);
+  const std::unique_ptr<float[]> own(
+      new float[chunks > 1 ? p.groups * chunks * p.m * (p.d + 1) : 0]);
+  float* rows = chunks > 1 ? own.get() : of.rows;
+  float* columns = chunks > 1 ? rows + p.groups * chunks * p.m * p.d : of.columns;
   const PackedExamples x = Pack(pool, p);
   auto run = [&](int64_t begin, int64_t end) {
     for (int64_t k = begin; k < end; ++k) {
-      const int64_t first = k % slices * each;
-      Slice(p, x, to, k / slices, first, std::min(first + each, tiles),
-            &parts[k * size]);
+      const int64_t g = k / tasks.count(), task = k % tasks.count();
+      const int64_t slice = g * slices + task / chunks,
+                    chunk = g * chunks + task % chunks;
+      RunTask(p, x, of, tasks, g, task,
+              {&z[slice * p.b * p.d], rows + chunk * p.m * p.d, columns + chunk * p.m});
     }
   };
-  ParallelFor(pool, p.groups * slices, GrainFor(6 * p.b * p.TileIds() * p.d), run);
-  ParallelFor(pool, p.groups, GrainFor(slices * size), [&](int64_t begin, int64_t end) {
-    std::fill(to.z + begin * size, to.z + end * size, 0.0f);
-    for (int64_t k = begin * slices; k < end * slices; ++k) {
-      Add(&parts[k * size], size, to.z + k / slices * size);
-    }
-  });
+  const int64_t examples = std::min(p.b, tasks.chunks.each * kTileExamples);
+  ParallelFor(pool, p.groups * tasks.count(),
+              GrainFor(6 * examples * p.TileIds() * p.d), run);
+  SumSlices(pool, z.get(), p.groups, slices, p.b, p.d, of.z);
+  if (chunks == 1 && p.b > 0) return;
+  SumSlices(pool, rows, p.groups, chunks, p.m, p.d, of.rows);
+  SumSlices(pool, columns, p.groups, chunks, p.m, 1, of.columns);
 }
 
 // ---- handlers -----------------------------------------------------------------------

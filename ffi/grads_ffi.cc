@@ -19,8 +19,7 @@ struct Grads {
   Rows w;  // with all ids
   float* z;
   float* rows;
-  float* slice_z;  // [groups, slices, b, d]
-  int parts;       // of operands
+  int parts;  // of operands
 
   int64_t slice() const { return EvenPart(m, kMostIds, kWholeIds); }
   int64_t slices() const { return (m + slice() - 1) / slice(); }
@@ -50,28 +49,12 @@ void TwoProducts(ffi::ThreadPool& pool, const Grads& s) {
   }
 }
 
-// z[g] = the sum of what its slices added, in their order.
-void SumParts(ffi::ThreadPool& pool, const Grads& s) {
-  const int64_t size = s.b * s.d;
-  ParallelFor(pool, s.groups * s.b, GrainFor(s.slices() * s.d),
-              [&](int64_t begin, int64_t end) {
-                for (int64_t r = begin; r < end; ++r) {
-                  float* z = s.z + r * s.d;
-                  const float* part =
-                      s.slice_z + r / s.b * s.slices() * size + r % s.b * s.d;
-                  std::copy_n(part, s.d, z);
-                  for (int64_t t = 1; t < s.slices(); ++t) {
-                    for (int64_t c = 0; c < s.d; ++c) z[c] += part[t * size + c];
-                  }
-                }
-              });
-}
-
 void InOneVisit(ffi::ThreadPool& pool, const Grads& s) {
   const ProductGrads& kernel = Dispatch()->product_grads;
   const int64_t packed_floats = kernel.packed_floats(s.b, s.d);
   const int64_t columns = kernel.max_width / 32;
   const std::unique_ptr<float[]> packed(new float[s.groups * packed_floats]);
+  const std::unique_ptr<float[]> slice_z(new float[s.groups * s.slices() * s.b * s.d]);
   std::vector<uint32_t> bad(s.groups * columns);
   for (int64_t g = 0; g < s.groups; ++g) {
     kernel.pack(s.X(g), s.b, s.d, s.parts, &packed[g * packed_floats],
@@ -83,21 +66,20 @@ void InOneVisit(ffi::ThreadPool& pool, const Grads& s) {
       const int64_t g = t / s.slices(), first = t % s.slices() * s.slice();
       kernel.run({s.V(g) + first, s.m, s.X(g), &packed[g * packed_floats],
                   &bad[g * columns], s.Of(g, first), s.b,
-                  std::min(s.slice(), s.m - first), s.d, s.slice_z + t * s.b * s.d,
+                  std::min(s.slice(), s.m - first), s.d, &slice_z[t * s.b * s.d],
                   s.rows + (g * s.m + first) * s.d, bad_examples.data(), s.parts},
                  Scratch(kernel.scratch_floats));
     }
   };
   ParallelFor(pool, s.groups * s.slices(), GrainFor(4 * s.slice() * s.b * s.d), run);
-  SumParts(pool, s);
+  SumSlices(pool, slice_z.get(), s.groups, s.slices(), s.b, s.d, s.z);
 }
 
 // z[g, i] = sum_j v[g, i, j] w[ids[g, j]];  rows[g, j] = sum_i v[g, i, j] x[g, i], 0
 // for padding.
 ffi::Error SampledGrads(ffi::ThreadPool pool, int32_t num_parts, F32R3 v, F32R3 x,
                         ffi::AnyBuffer w, S32R2 ids, ffi::ResultBufferR3<ffi::F32> z,
-                        ffi::ResultBufferR3<ffi::F32> rows,
-                        ffi::ResultBufferR4<ffi::F32> slice_z) {
+                        ffi::ResultBufferR3<ffi::F32> rows) {
   const char* op = "fsparse_sampled_grads";
   FSPARSE_RETURN_IF_ERROR(CheckParts(op, num_parts));
   FSPARSE_RETURN_IF_ERROR(CheckTable(op, w));
@@ -110,7 +92,6 @@ ffi::Error SampledGrads(ffi::ThreadPool pool, int32_t num_parts, F32R3 v, F32R3 
                 TableRows(w, ids.typed_data()),
                 z->typed_data(),
                 rows->typed_data(),
-                slice_z->typed_data(),
                 num_parts};
   FSPARSE_RETURN_IF_ERROR(
       CheckSizes(op, {{"x.shape[0]", x.dimensions()[0], s.groups},
@@ -123,11 +104,7 @@ ffi::Error SampledGrads(ffi::ThreadPool pool, int32_t num_parts, F32R3 v, F32R3 
                       {"z.shape[2]", z->dimensions()[2], s.d},
                       {"rows.shape[0]", rows->dimensions()[0], s.groups},
                       {"rows.shape[1]", rows->dimensions()[1], s.m},
-                      {"rows.shape[2]", rows->dimensions()[2], s.d},
-                      {"slice_z.shape[0]", slice_z->dimensions()[0], s.groups},
-                      {"slice_z.shape[1]", slice_z->dimensions()[1], s.slices()},
-                      {"slice_z.shape[2]", slice_z->dimensions()[2], s.b},
-                      {"slice_z.shape[3]", slice_z->dimensions()[3], s.d}}));
+                      {"rows.shape[2]", rows->dimensions()[2], s.d}}));
   const ProductGrads& kernel = Dispatch()->product_grads;
   const bool is_fused = kernel.run && s.d <= kernel.max_width && s.m > 0 && s.b > 0;
   (is_fused ? InOneVisit : TwoProducts)(pool, s);
@@ -136,17 +113,15 @@ ffi::Error SampledGrads(ffi::ThreadPool pool, int32_t num_parts, F32R3 v, F32R3 
 
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(
-    FsparseSampledGrads, SampledGrads,
-    ffi::Ffi::Bind()
-        .Ctx<ffi::ThreadPool>()
-        .Attr<int32_t>("num_parts")
-        .Arg<F32R3>(/*v: f32[g, b, m]*/)
-        .Arg<F32R3>(/*x: f32[g, b, d]*/)
-        .Arg<ffi::AnyBuffer>(/*w: f32 or bf16[n, d]*/)
-        .Arg<S32R2>(/*ids: i32[g, m]*/)
-        .Ret<F32R3>(/*z: f32[g, b, d]*/)
-        .Ret<F32R3>(/*rows: f32[g, m, d]*/)
-        .Ret<ffi::BufferR4<ffi::F32>>(/*slice_z: f32[g, slices, b, d]*/));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(FsparseSampledGrads, SampledGrads,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Attr<int32_t>("num_parts")
+                                  .Arg<F32R3>(/*v: f32[g, b, m]*/)
+                                  .Arg<F32R3>(/*x: f32[g, b, d]*/)
+                                  .Arg<ffi::AnyBuffer>(/*w: f32 or bf16[n, d]*/)
+                                  .Arg<S32R2>(/*ids: i32[g, m]*/)
+                                  .Ret<F32R3>(/*z: f32[g, b, d]*/)
+                                  .Ret<F32R3>(/*rows: f32[g, m, d]*/));
 
 }  // namespace fsparse

@@ -82,11 +82,14 @@ inline ffi::Error CheckParts(const char* op, int32_t parts) {
 #define FSPARSE_RETURN_IF_ERROR(expr) \
   if (ffi::Error error = (expr); error.failure()) return error
 
-// Scratch of the calling thread, grown to `floats` and kept.
+// Scratch of the calling thread, grown to `floats` and kept: whole cache lines.
 inline float* Scratch(int64_t floats) {
+  constexpr int64_t kFloatsPerLine = kBytesPerLine / sizeof(float);
   thread_local std::vector<float> scratch;
-  if (static_cast<int64_t>(scratch.size()) < floats) scratch.resize(floats);
-  return scratch.data();
+  const int64_t room = floats + kFloatsPerLine;
+  if (static_cast<int64_t>(scratch.size()) < room) scratch.resize(room);
+  const uintptr_t at = reinterpret_cast<uintptr_t>(scratch.data());
+  return scratch.data() + (kBytesPerLine - at % kBytesPerLine) / sizeof(float);
 }
 
 }  // namespace fsparse

@@ -30,16 +30,15 @@ struct Rows {
   int64_t num_ids = 0;  // those that may be looked at ahead of what is asked for
 };
 
+constexpr int kAllParts = 3;  // bf16 parts that hold all bits of an f32
+
 // An operand of a product, indexed by (outer, depth), where depth is summed over.
 // kOuter: a row is one outer index (x in x @ w.T); kDepth: a row is one depth index.
-// A level that multiplies bf16 takes an f32 as the sum of so many: 3 are all of its
-// bits, 1 is the nearest.
-constexpr int kAllParts = 3;
 enum class RowsAre { kOuter, kDepth };
 struct Operand {
   Rows rows;
   RowsAre rows_are;
-  int parts = kAllParts;
+  int parts = kAllParts;  // bf16 parts of an f32 that are multiplied, or 1: the nearest
 };
 
 // A block [i0, i0 + m) x [j0, j0 + n) of a product whose summed dimension is `depth`.

@@ -76,7 +76,7 @@ def _held_grads(
 
 
 def _jvp_of(fun: Callable[..., Any], primals: Any, tangents: Any, **params: int) -> Any:
-    """Tangents of the results of ``fun``, for the operands that move."""
+    """The results of ``fun`` and their tangents, for the operands that move."""
     moving = [i for i, t in enumerate(tangents) if t is not None]
 
     def of_moving(*xs: Array) -> Any:
@@ -86,39 +86,53 @@ def _jvp_of(fun: Callable[..., Any], primals: Any, tangents: Any, **params: int)
         return fun(*args, **params)
 
     primal, tangent = (tuple(a[i] for i in moving) for a in (primals, tangents))
-    return jax.jvp(of_moving, primal, tangent)[1]
+    return jax.jvp(of_moving, primal, tangent)
 
 
 # ---- the ops ------------------------------------------------------------------------
 
 
-def _batch(op: Callable[[], Any], w_at: int) -> Callable[..., tuple[Array, ...]]:
+def _batch_loss(
+    size: int, batched: list[bool], *operands: Array, **params: int
+) -> tuple[Array, ...]:
+    """Mapped examples of one set are more of its examples; others are more groups."""
+    x, *shared, targets, is_active = operands
+    if any(batched[i] for i in (1, 2, 3, 5)):
+        return _batch_groups(loss_op, 1, size, batched, *operands, **params)
+    x, targets = map(_batching.spread, [size] * 2, batched[::4], (x, targets))
+    x, targets = map(_batching.fold_into_examples, (x, targets))
+    outs = loss_op(x, *shared, targets, is_active, **params)
+    return tuple(_batching.unfold_from_examples(y, size) for y in outs)
+
+
+def _batch_groups(
+    op: Callable[..., Any],
+    w_at: int,
+    size: int,
+    batched: list[bool],
+    *operands: Array,
+    **params: int,
+) -> tuple[Array, ...]:
     """Mapped problems are more groups, of one table or of one for each."""
-
-    def rule(
-        size: int, batched: list[bool], *operands: Array, **params: int
-    ) -> tuple[Array, ...]:
-        w, is_mapped, xs = operands[w_at], batched[w_at], list(operands)
-        others = [i for i in range(len(xs)) if i != w_at]
-        for i in others:
-            xs[i] = _batching.spread(size, batched[i], xs[i])
-        if is_mapped:
-            xs[w_at + 1] = _batching.shift_ids(xs[w_at + 1], w.shape[1])
-            xs[w_at] = _batching.fold(w)
-        for i in others:
-            xs[i] = _batching.fold(xs[i])
-        return tuple(_batching.unfold(y, size) for y in op()(*xs, **params))
-
-    return rule
+    w, xs = operands[w_at], list(operands)
+    others = [i for i in range(len(xs)) if i != w_at]
+    for i in others:
+        xs[i] = _batching.spread(size, batched[i], xs[i])
+    if batched[w_at]:
+        xs[w_at + 1] = _batching.shift_ids(xs[w_at + 1], w.shape[1])
+        xs[w_at] = _batching.fold(w)
+    for i in others:
+        xs[i] = _batching.fold(xs[i])
+    return tuple(_batching.unfold(y, size) for y in op(*xs, **params))
 
 
 def _loss_jvp(primals: Any, tangents: Any, **params: int) -> Any:
     """Where only ``x`` moves, no logits are held for it either."""
-    loss, sums = loss_op(*primals, **params)
     dx, *others = tangents
     if dx is None or any(t is not None for t in others):
-        moved = _jvp_of(_held_loss, primals, tangents, **params)
-        return (loss, sums), (moved[0], None)
+        outs, moved = _jvp_of(_held_loss, primals, tangents, **params)
+        return outs, (moved[0], None)
+    loss, sums = loss_op(*primals, **params)
     operands = vary_together(jnp.ones_like(loss), sums, *primals)
     z, _, _ = grads_op(*operands, **params)
     return (loss, sums), (jnp.sum(z * dx, axis=2), None)
@@ -127,15 +141,14 @@ def _loss_jvp(primals: Any, tangents: Any, **params: int) -> Any:
 def _grads_jvp(primals: Any, tangents: Any, **params: int) -> Any:
     ct, sums, *others = tangents
     del sums  # they follow from the others
-    moved = _jvp_of(_held_grads, primals, (ct, None, *others), **params)
-    return grads_op(*primals, **params), moved
+    return _jvp_of(_held_grads, primals, (ct, None, *others), **params)
 
 
 loss_op: Any = define(
     "fsparse_fused_softmax_loss",
     lambda x, *_, **__: [_f32(*x.shape[:2]), _f32(*x.shape[:2], 2)],
     _held_loss,
-    batch=_batch(lambda: loss_op, 1),
+    batch=_batch_loss,
     jvp=_loss_jvp,
     attributes={"num_parts": ALL_PARTS},
 )
@@ -147,7 +160,7 @@ grads_op: Any = define(
         _f32(*ids.shape),
     ],
     _held_grads,
-    batch=_batch(lambda: grads_op, 3),
+    batch=lambda *args, **p: _batch_groups(grads_op, 3, *args, **p),
     jvp=_grads_jvp,
     attributes={"num_parts": ALL_PARTS},
 )

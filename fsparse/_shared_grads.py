@@ -22,7 +22,6 @@ from fsparse._precision import ALL_PARTS
 from fsparse.matmul import gather_op, sampled_op, sum_examples_op
 
 Array = jax.Array
-_MOST_IDS, _WHOLE_IDS = 640, 32  # of a slice: see grads_ffi.cc
 
 
 def _f32(*shape: int) -> jax.ShapeDtypeStruct:
@@ -30,21 +29,16 @@ def _f32(*shape: int) -> jax.ShapeDtypeStruct:
 
 
 def _types(v: Any, x: Any, w: Any, ids: Any, **_: int) -> list[jax.ShapeDtypeStruct]:
-    """``z``, ``rows``, and scratch: what each slice of the ids adds to ``z``."""
-    del w
-    (g, b, m), d = v.shape, x.shape[2]
-    each = -(-m // max(-(-m // _MOST_IDS), 1))
-    slices = -(-m // max(-(-each // _WHOLE_IDS) * _WHOLE_IDS, _WHOLE_IDS))
-    return [_f32(g, b, d), _f32(g, m, d), _f32(g, slices, b, d)]
+    del v, w
+    return [_f32(*x.shape), _f32(*ids.shape, x.shape[2])]
 
 
 def _twin(
     v: Array, x: Array, w: Array, ids: Array, **params: int
-) -> tuple[Array, Array, Array]:
+) -> tuple[Array, Array]:
     (z,) = reference.gather_matmul(v, w, ids, **params)
     (rows,) = reference.sum_examples(v, x, **params)
-    rows = jnp.where(reference.valid(ids, w.shape[0])[..., None], rows, 0)
-    return z, rows, jnp.zeros(_types(v, x, w, ids)[2].shape)
+    return z, jnp.where(reference.valid(ids, w.shape[0])[..., None], rows, 0)
 
 
 def _batch(
@@ -73,7 +67,7 @@ def _jvp(primals: Any, tangents: Any, **params: int) -> Any:
         jnp.where(is_row, sum_examples_op(a, b, **params)[0], 0)
         for a, b in moved(of_rows)
     ]
-    return grads_op(*primals, **params), (_sum(dz), _sum(drows), None)
+    return grads_op(*primals, **params), (_sum(dz), _sum(drows))
 
 
 def _sum(terms: list[Array]) -> Array | None:
@@ -120,7 +114,7 @@ def _backward(num_parts: int, known: tuple[Array, Array | None, Array], v: Any) 
         (rows,) = sum_examples_op(*vary_together(v, x), num_parts=num_parts)
         return None, rows, None, None
     operands = vary_together(v, x, w, ids)
-    z, rows, _ = grads_op(*operands, num_parts=num_parts)
+    z, rows = grads_op(*operands, num_parts=num_parts)
     return z, rows, None, None
 
 

@@ -61,6 +61,7 @@ class _Read:
     result: Any  # what the tap is added to, or like it, while the taps are sought
     op: str = _static()
     table: int = _static()
+    num_parts: int = field(default=ALL_PARTS, metadata={"static": True})
 
 
 def value_and_grad(
@@ -165,7 +166,7 @@ def _product(op: str, eqn: JaxprEqn, inputs: Sequence[Any], tap: Any) -> Any:
     if op == "sampled" and known.shape[1] != 1:
         return _shared(known, w, ids, tap, **eqn.params)
     (y,) = _bind(eqn, [known, w.value, ids])
-    y, read = _tapped(_Read(ids, known, y, op, w.index), tap)
+    y, read = _tapped(_Read(ids, known, y, op, w.index, **eqn.params), tap)
     return [y], read
 
 
@@ -199,7 +200,7 @@ def _grads(eqn: JaxprEqn, inputs: Sequence[Any], tap: Any) -> Any:
     if _is_ref(v) or _is_ref(x):
         return _no_rule(eqn, inputs, tap)
     z, *others = _bind(eqn, [v, x, w.value, ids])
-    z, read = _tapped(_Read(ids, v, z, "gather", w.index), tap)
+    z, read = _tapped(_Read(ids, v, z, "gather", w.index, **eqn.params), tap)
     return [z, *others], read
 
 
@@ -320,14 +321,15 @@ _RULES: Mapping[str, Callable[..., Any]] = {
     "cond": _cond,
 }
 _REMEDY = (
-    "Read it with take_rows, embedding_bag, sampled_matmul, gather_matmul, dense_top_k "
-    "or sampled_top_k of fsparse; or, as a constant, through jax.lax.stop_gradient; or "
-    "pass an array in place of the Table, to have its dense gradient."
+    "Read it with take_rows, embedding_bag, sampled_matmul, gather_matmul, "
+    "dense_top_k, sampled_top_k or fused_softmax_loss of fsparse; or, as a constant, "
+    "through jax.lax.stop_gradient; or pass an array in place of the Table, to have "
+    "its dense gradient."
 )
 _REMEDIES = {
     "while": "JAX does not differentiate while_loop in reverse: use scan.",
-    "fsparse_fused_softmax_grads": "Its second derivatives in a Table are those of "
-    "sampled_softmax_loss(sampled_matmul(...), ...).",
+    "fsparse_fused_softmax_grads": "For its second derivatives use "
+    "sampled_softmax_loss(sampled_matmul(...), ...), which is the same loss.",
     "shard_map": "Call value_and_grad inside of shard_map.",
     "custom_vjp_call": "Read its rows outside of the function with a custom rule.",
     "custom_jvp_call": "Read its rows outside of the function with a custom rule.",
@@ -411,7 +413,7 @@ def _row_grad(read: _Read, ct: Array, table: Array) -> RowGrad:
     if b == 1:
         grad = row_grad(ids, x[:, 0], v[:, 0], num_rows=table.shape[0])
     else:
-        (rows,) = sum_examples_op(*vary_together(v, x))
+        (rows,) = sum_examples_op(*vary_together(v, x), num_parts=read.num_parts)
         grad = row_grad(ids.ravel(), rows.reshape(-1, d), num_rows=table.shape[0])
     return _of_all(grad, shared)
 

@@ -60,9 +60,9 @@ def fused_softmax_loss(
     """:func:`sampled_softmax_loss` of logits that are never held: for large batches.
 
     ``loss[i]`` is that of ``y[i, j] = x[i] . w[ids[j]] + offsets[j]``, which is made a
-    tile at a time, and once more for the gradients. So it takes about a quarter more
-    arithmetic than the two functions, and no memory for ``y`` and its gradient: faster
-    once these outgrow the caches, from some 4 million logits on.
+    tile at a time, and once more for the gradients. That is a third more products than
+    the two functions need, and no memory for ``y`` and its gradient: faster once these
+    outgrow the caches, from some 4 million logits on.
 
     Args:
       x: ``f32[b, d]`` inputs.

@@ -166,7 +166,8 @@ def sampled_matmul(x: Array, w: Array, ids: Array) -> Array:
     Nothing aliases. Differentiable to any order in ``x`` and ``w``, whose gradient is
     dense, of the type of ``w``, unless :func:`fsparse.value_and_grad` takes it. With
     shared ids, operands are rounded to bf16, and sums are not, if
-    :func:`jax.default_matmul_precision` asks for "bfloat16" and the CPU multiplies it.
+    :func:`jax.default_matmul_precision` asks for "bfloat16", the CPU multiplies it, and
+    there are several examples.
 
     The selection is SLIDE's and BOLT's (arXiv 2303.17727, section 3).
 
@@ -246,7 +247,7 @@ def scatter_outer(v: Array, x: Array, ids: Array, *, num_rows: int) -> Array:
       ValueError: if the shapes disagree.
 
     Nothing aliases. Differentiable to any order in ``v`` and ``x``; their gradients
-    allocate no more than their own shapes.
+    allocate no more than their own shapes. As precise as :func:`sampled_matmul`.
 
     Example:
       >>> import jax.numpy as jnp

@@ -179,7 +179,7 @@ CALLS = {
     ),
     "fsparse_sampled_grads": (
         {"v": f32(2, B, K), "x": f32(2, B, D), "w": f32(N, D), "ids": i32(2, K)},
-        {"z": f32(2, B, D), "rows": f32(2, K, D), "slice_z": f32(2, 1, B, D)},
+        {"z": f32(2, B, D), "rows": f32(2, K, D)},
     ),
     "fsparse_softmax_loss": (EXAMPLES, {"loss": f32(B), "sums": f32(B, 2)}),
     "fsparse_softmax_delta": (

@@ -71,8 +71,8 @@ def every_op(x, w, v, ids):
         **of_buckets(w, ids),
         **of_sketches(v, ids),
         "softmax_loss": softmax_loss(v, ids[:, :3]),
-        "shared_grads": grads_op(vs[None], x[None], w, shared[None])[:2],
-        "shared_grads_bf16": grads_op(vs[None], x[None], half, shared[None])[:2],
+        "shared_grads": grads_op(vs[None], x[None], w, shared[None]),
+        "shared_grads_bf16": grads_op(vs[None], x[None], half, shared[None]),
         "fused_softmax": fused_softmax(x, w, shared),
         "fused_softmax_bf16": fused_softmax(x, half, shared),
         **in_bf16(x, w, vs, shared),
@@ -110,7 +110,7 @@ def in_bf16(x, w, v, ids):
             "fused_softmax_in_bf16": fused_softmax(x, w, ids),
             "sampled_in_bf16": fsparse.sampled_matmul(x, w, ids),
             "gather_in_bf16": fsparse.gather_matmul(v, w, ids),
-            "grads_in_bf16": grads_op(v[None], x[None], w, ids[None], num_parts=1)[:2],
+            "grads_in_bf16": grads_op(v[None], x[None], w, ids[None], num_parts=1),
         }
 
 

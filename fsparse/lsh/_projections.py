@@ -3,8 +3,9 @@
 import jax
 import jax.numpy as jnp
 
+from fsparse._call import vary_together
 from fsparse.lsh._inputs import Rows, SparseRows
-from fsparse.matmul import embedding_bag, gather_matmul
+from fsparse.matmul import embedding_bag, gather_op
 
 Array = jax.Array
 
@@ -12,13 +13,15 @@ Array = jax.Array
 def project(x: Rows, directions: Array) -> Array:
     """``x @ directions``: ``f32[b, m]`` of directions ``[dim, m]``.
 
-    By ops whose bits do not depend on the number of threads. Both read directions a
-    coordinate at a time, so one array serves dense and sparse rows.
+    By ops whose bits do not depend on the number of threads, nor on the precision that
+    products have where they are called. Both read directions a coordinate at a time, so
+    one array serves dense and sparse rows.
     """
     if isinstance(x, SparseRows):
         return embedding_bag(directions, x.ids, x.values)
     every = jnp.arange(directions.shape[0], dtype=jnp.int32)
-    return gather_matmul(x, directions, every)
+    x, directions, every = vary_together(x, directions, every)
+    return gather_op(x[None], directions, every[None])[0][0]
 
 
 def rotate(x: Array, signs: Array) -> Array:

@@ -184,7 +184,7 @@ class SparseLinear(Head):
         x, table = with_one(h, self.bias), params["table"]
         sampler = self._sampler(state)
         active = self._active(sampler, key, Query(label_ids, x, table))
-        log_q: Array | float = 0.0
+        log_q = None
         if self._is_corrected(active):
             log_q = self._log_q(state, active, label_ids)
         return self._losses(x, table, active, log_q), state
@@ -330,15 +330,17 @@ class SparseLinear(Head):
         return active_set(query.labels, *rest, num_rows=n, size=size)
 
     def _losses(
-        self, x: Array, table: Any, active: ActiveSet, log_q: Array | float
+        self, x: Array, table: Any, active: ActiveSet, log_q: Array | None
     ) -> Array:
         """By logits that are never held, where these are many."""
         ids, targets, is_active, _ = active
         is_large = len(x) * ids.shape[-1] >= FUSED_FROM
         if is_large and ids.ndim == 1 and self.objective == "softmax":
-            offsets = jnp.broadcast_to(-log_q, ids.shape)
+            offsets = None if log_q is None else -log_q
             return fused_softmax_loss(x, table, ids, targets, is_active, offsets)
-        logits = sampled_matmul(x, table, ids) - log_q
+        logits = sampled_matmul(x, table, ids)
+        if log_q is not None:
+            logits -= log_q
         return OBJECTIVES[self.objective](logits, targets, is_active)
 
     def _log_q(self, state: dict[str, Any], active: ActiveSet, labels: Array) -> Array:
