@@ -59,7 +59,8 @@ def check_all():
     for size in test_precision.SIZES:
         test_precision.test_operands_are_rounded_and_sums_are_not(rng, size)
         test_precision.test_bf16_tables_have_the_bits_of_f32_tables(rng, size)
-    test_precision.test_the_fused_loss_is_that_of_rounded_logits(rng)
+    for d in (20, 300):
+        test_precision.test_the_fused_loss_is_that_of_rounded_logits(rng, d)
     test_matmul.test_bf16_has_the_bits_of_f32_for_every_rest_of_a_vector(rng)
     for shared in (False, True):
         test_matmul.test_every_bf16_is_widened(shared)
