@@ -85,7 +85,7 @@ def curve(rows: Rows, case: str, along: str, name: str) -> Any:
     ax.grid(alpha=0.3, which="both")
     ax.set_ylabel("ms a step, median")
     ax.set_xlabel(f"{name}\n{caption(rows)}")
-    ax.legend()
+    ax.legend(fontsize=7)
     return figure
 
 
