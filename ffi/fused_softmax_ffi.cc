@@ -15,7 +15,8 @@ namespace {
 
 using Mask = ffi::BufferR2<ffi::PRED>;
 constexpr int64_t kTileExamples = 256, kMostTileIds = 640, kWholeIds = 32;
-// Slices of ids, which threads take, add to a z each: many, but for their memory.
+// Slices of ids, which threads take, add to a z each: many, but for their memory, which
+// is at most twice this, or 7 z.
 constexpr int64_t kMostPartFloats = 1 << 22, kFewSlices = 4, kLeastTasks = 8;
 
 constexpr int64_t kFlopsPerExp = 30;
@@ -195,14 +196,15 @@ struct PackedExamples {
   std::vector<uint32_t> bad;
 };
 
-bool IsFused(const Problem& p) {
+// Whether the level computes both products in one visit of the cotangent.
+bool HasKernel(const Problem& p) {
   const ProductGrads& kernel = Dispatch()->product_grads;
   return kernel.run && p.d <= kernel.max_width;
 }
 
 PackedExamples Pack(ffi::ThreadPool& pool, const Problem& p) {
   const ProductGrads& kernel = Dispatch()->product_grads;
-  if (!IsFused(p)) return {};
+  if (!HasKernel(p)) return {};
   const int64_t tiles = p.groups * p.ExampleTiles();
   PackedExamples out{
       kernel.packed_floats(kTileExamples, p.d), kernel.max_width / 32, nullptr, {}};
@@ -220,7 +222,7 @@ PackedExamples Pack(ffi::ThreadPool& pool, const Problem& p) {
 }
 
 // v = ct[i] * (softmax - shares of labels), in place of the logits.
-void Delta(const Problem& p, const Gradients& to, const LogitTile& t, float* v) {
+void Delta(const Problem& p, const Gradients& of, const LogitTile& t, float* v) {
   for (int64_t i = 0; i < t.b; ++i) {
     const int64_t e = t.g * p.b + t.i0 + i, count = p.NumLabels(e);
     float* row = v + i * t.m;
@@ -228,7 +230,7 @@ void Delta(const Problem& p, const Gradients& to, const LogitTile& t, float* v) 
       std::fill_n(row, t.m, 0.0f);
       continue;
     }
-    const float shift = to.sums[2 * e], sum = to.sums[2 * e + 1], ct = to.ct[e];
+    const float shift = of.sums[2 * e], sum = of.sums[2 * e + 1], ct = of.ct[e];
     Dispatch()->scaled_exp(row, p.IsActive(t), t.m, shift, sum == 0 ? 0 : ct / sum,
                            row);
     p.ForLabels(e, [&](int64_t, int32_t target) {
@@ -254,7 +256,7 @@ void TwoProducts(const Problem& p, const LogitTile& t, const float* v, float* z,
 
 void BothProducts(const Problem& p, const PackedExamples& x, const LogitTile& t,
                   const float* v, float* z, float* rows, float* scratch) {
-  if (!IsFused(p)) return TwoProducts(p, t, v, z, rows, scratch);
+  if (!HasKernel(p)) return TwoProducts(p, t, v, z, rows, scratch);
   const int64_t k = t.g * p.ExampleTiles() + t.i0 / kTileExamples;
   uint32_t bad_examples[kTileExamples / 32];
   Dispatch()->product_grads.run(

@@ -41,6 +41,10 @@ def _examples(y: Array, targets: Array, is_active: Array) -> tuple[Array, Array,
     return y.reshape(g * b, m), targets.reshape(g * b, targets.shape[2]), mask
 
 
+def _logits(x: Array, w: Array, ids: Array, offsets: Array, **params: int) -> Array:
+    return sampled_op(x, w, ids, **params)[0] + offsets[:, None]
+
+
 def _held_loss(
     x: Array,
     w: Array,
@@ -50,7 +54,7 @@ def _held_loss(
     is_active: Array,
     **params: int,
 ) -> tuple[Array, Array]:
-    y = sampled_op(x, w, ids, **params)[0] + offsets[:, None]
+    y = _logits(x, w, ids, offsets, **params)
     loss, sums = _softmax.loss_op(*_examples(y, targets, is_active))
     return loss.reshape(y.shape[:2]), sums.reshape(*y.shape[:2], 2)
 
@@ -66,7 +70,7 @@ def _held_grads(
     is_active: Array,
     **params: int,
 ) -> tuple[Array, Array, Array]:
-    y = sampled_op(x, w, ids, **params)[0] + offsets[:, None]
+    y = _logits(x, w, ids, offsets, **params)
     rest = _examples(y, targets, is_active)
     (v,) = _softmax.delta_op(ct.ravel(), *rest, sums.reshape(-1, 2))
     v = v.reshape(y.shape)

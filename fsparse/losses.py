@@ -84,9 +84,10 @@ def fused_softmax_loss(
 
     Nothing aliases. Values are not checked, as there. Differentiable to any order in
     ``x``, ``w`` and ``offsets``. Gradients of :func:`fsparse.value_and_grad` in a
-    Table, and those of JAX in ``x`` alone, hold no logits: they allocate ``f32[m, d]``
-    and a few ``f32[b, d]``. Others, and higher ones, hold ``f32[b, m]``. Products are
-    as precise as those of :func:`sampled_matmul`.
+    Table, and those of JAX in ``x`` alone, hold no logits: they allocate their own
+    shapes, and for threads' parts of them up to 32 MB, or 7 ``f32[b, d]`` if that is
+    more, and a few ``f32[m, d]``. Others, and higher ones, hold ``f32[b, m]``. Products
+    are as precise as those of :func:`sampled_matmul`.
 
     Source: losses fused with the last layer, as in Wijmans et al., Cut Your Losses in
     Large-Vocabulary Language Models (arXiv:2411.09009), here over an active set.

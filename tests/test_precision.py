@@ -13,7 +13,7 @@ from test_fused_softmax import value_and_grads
 from test_matmul import make
 
 import fsparse
-from fsparse import Table, _ffi
+from fsparse import Table, _ffi, reference
 from fsparse._shared_grads import grads_op
 
 bfloat16 = lambda: jax.default_matmul_precision("bfloat16")  # noqa: E731
@@ -57,6 +57,19 @@ def test_operands_are_rounded_and_sums_are_not(rng, size):
     got = grads_op(v[None], x[None], jnp.asarray(w), ids[None], **parts)
     check(got[0][0], z, 30)
     check(got[1][0], rows, 30)
+
+
+def test_twins_know_the_precision(rng):
+    """They leave its bits to the platform, which may take more."""
+    x, w, v, ids = make(rng, 33, 65, 31, 40, shared=True)
+    y, z, _ = oracles(v, x, w, ids)
+    twins = (
+        reference.sampled_matmul(x[None], w, ids[None], num_parts=1),
+        reference.gather_matmul(v[None], w, ids[None], num_parts=1),
+        reference.sum_examples(v[None], x[None], num_parts=1),
+    )
+    for (got,), want in zip(twins, (y, z, rounded(v).T @ rounded(x)), strict=True):
+        np.testing.assert_allclose(got[0], want, atol=2**-6 * np.abs(want).max())
 
 
 @pytest.mark.parametrize("size", SIZES)
